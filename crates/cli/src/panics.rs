@@ -5,9 +5,12 @@ use std::backtrace::Backtrace;
 use std::panic::PanicHookInfo;
 
 /// Makes a panic print one line that says that it is a bug and what to do about it. `RUST_BACKTRACE=1` adds a
-/// backtrace.
+/// backtrace. A panic of a library on a damaged file is no bug of ours, and becomes an error.
 pub(crate) fn report_as_bugs() {
     std::panic::set_hook(Box::new(|panic| {
+        if invaspread_data::is_guarded() {
+            return;
+        }
         note!("{}", report(panic));
         // `capture` reads another variable too; errors of libraries never contain a backtrace.
         if std::env::var_os("RUST_BACKTRACE").is_some_and(|wanted| wanted != "0") {

@@ -29,6 +29,7 @@ mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod grouping;
+mod guarded;
 mod left_out;
 mod lists;
 mod location;
@@ -59,6 +60,7 @@ pub use error::DataError;
 pub use fetch::{Fetched, Source};
 pub use form::{Cifar10Form, Form, RetrievalForm, Stl10Form};
 pub use grouping::Grouping;
+pub use guarded::is_guarded;
 pub use location::{ENVIRONMENT, Location, NoFolder, Origin};
 pub use manifest::{Changes, Manifest};
 pub use published::Content;

@@ -106,7 +106,8 @@ fn say(
         all if all == rows => "labels".to_owned(),
         some => format!("no labels, because {} of the images have none", rows - some),
     };
-    print_line!("{}: {rows} rows of {length} numbers, names and {labels}", out.display());
+    let called = if *rows == 1 { "row" } else { "rows" };
+    print_line!("{}: {rows} {called} of {length} numbers, names and {labels}", out.display());
     for file in &files[1..] {
         print_line!("{}", file.display());
     }

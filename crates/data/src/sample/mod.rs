@@ -8,6 +8,7 @@ pub mod cifar10;
 mod files;
 pub mod matlab;
 pub mod pictures;
+pub mod shards;
 pub mod stl10;
 
 #[cfg(test)]

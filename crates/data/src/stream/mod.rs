@@ -5,14 +5,18 @@
 //! is that of the input, and every image has a position in it, so that a reader can go on where another one stopped.
 
 mod brace;
+mod disguise;
 mod list;
+mod members;
 mod parquet;
 mod tar;
 
+pub(crate) use tar::Place;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use tar::of_shard;
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,7 +43,7 @@ pub struct Sample {
 }
 
 /// The class of an image, as the input gives it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SampleLabel {
     /// A number.
@@ -77,13 +81,31 @@ impl Sample {
         label: Option<SampleLabel>,
         picture: Result<Picture, DataError>,
     ) -> Self {
-        let on_one_line = |text: &str| text.replace('\n', "\\n").replace('\r', "\\r");
-        let name = on_one_line(name);
-        let label = label.map(|label| match label {
-            SampleLabel::Word(word) => SampleLabel::Word(on_one_line(&word)),
-            number @ SampleLabel::Number(_) => number,
-        });
+        let (name, label) = on_one_line(name, label);
         Self { name, label, picture, file: Arc::clone(file) }
+    }
+
+    /// Returns the bytes of the image's file, or says what is there in place of an image.
+    pub(crate) fn bytes(self) -> Result<Vec<u8>, String> {
+        match self.picture {
+            Ok(Picture::Bytes(bytes)) => Ok(bytes),
+            Ok(Picture::Ready(_) | Picture::File(_)) => Err("an image that is no part of a shard".to_owned()),
+            Err(error) => Err(in_place(error)),
+        }
+    }
+
+    /// Returns the name of the image behind that of the file that holds it.
+    pub(crate) fn place(&self) -> PathBuf {
+        self.file.join(&self.name)
+    }
+
+    /// Returns the number of bytes that the sample holds in memory.
+    pub(crate) fn size(&self) -> usize {
+        match &self.picture {
+            Ok(Picture::Bytes(bytes)) => bytes.len(),
+            Ok(Picture::Ready(image)) => image.pixels.len(),
+            Ok(Picture::File(_)) | Err(_) => 0,
+        }
     }
 
     /// Reads and decodes the image, as RGB.
@@ -101,6 +123,114 @@ impl Sample {
     }
 }
 
+/// Writes the line breaks of a name and of a class as `\n`.
+fn on_one_line(name: &str, label: Option<SampleLabel>) -> (String, Option<SampleLabel>) {
+    let escaped = |text: &str| text.replace('\n', "\\n").replace('\r', "\\r");
+    let label = label.map(|label| match label {
+        SampleLabel::Word(word) => SampleLabel::Word(escaped(&word)),
+        number @ SampleLabel::Number(_) => number,
+    });
+    (escaped(name), label)
+}
+
+/// The forms of shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shards {
+    /// Tar archives.
+    Tar,
+    /// Parquet files.
+    Parquet,
+}
+
+impl Shards {
+    /// Returns the ending of the names of such files.
+    pub(crate) fn ending(self) -> &'static str {
+        match self {
+            Self::Tar => "tar",
+            Self::Parquet => "parquet",
+        }
+    }
+
+    /// Returns the files in `folder`, in the order of their names.
+    pub(crate) fn in_folder(self, folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+        directly_in(folder, self.ending())
+    }
+
+    /// Returns the files that `input` stands for: those in a folder, a file, or several by a range in braces.
+    pub(crate) fn files(self, input: &str) -> Result<Vec<PathBuf>, DataError> {
+        let path = Path::new(input);
+        let files = if path.is_dir() {
+            with_ending(path, self.ending())?
+        } else if path.exists() {
+            vec![path.to_path_buf()]
+        } else {
+            expand(input)?
+        };
+        exist(&files, input)?;
+        let is_other = |file: &&PathBuf| !has_ending(file, self.ending());
+        match files.iter().find(is_other) {
+            None if !files.is_empty() => Ok(files),
+            other => Err(unusable(
+                other.map_or(path, PathBuf::as_path),
+                format!("no .{} file", self.ending()),
+                &format!("a .{0} file, a folder of them, or a range of them in braces", self.ending()),
+            )),
+        }
+    }
+
+    /// Calls `take` with the name and the class of each image in `files`. No image is read.
+    pub(crate) fn list(
+        self,
+        files: &[PathBuf],
+        take: &mut dyn FnMut(String, Option<SampleLabel>),
+    ) -> Result<(), DataError> {
+        for file in files {
+            let mut take = |name: &str, label| {
+                let (name, label) = on_one_line(name, label);
+                take(name, label);
+            };
+            match self {
+                Self::Tar => tar::places(file, &mut |name, label, _| take(name, label))?,
+                Self::Parquet => parquet::labels(file, &mut take)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls `take` with the name, the class and the place of each image in the tar shard at `path`, or with what is there in place of
+    /// an image.
+    pub(crate) fn places(
+        path: &Path,
+        take: &mut dyn FnMut(String, Option<SampleLabel>, Result<Place, String>),
+    ) -> Result<(), DataError> {
+        tar::places(path, &mut |name, label, place| {
+            let (name, label) = on_one_line(name, label);
+            take(name, label, place.map_err(in_place));
+        })
+    }
+
+    /// Calls `take` with each image in `files`, until it returns false.
+    pub(crate) fn each(
+        self,
+        files: &[PathBuf],
+        take: &mut dyn FnMut(Sample) -> bool,
+    ) -> Result<(), DataError> {
+        self.each_from(files, 0, take)
+    }
+
+    fn each_from(
+        self,
+        files: &[PathBuf],
+        from: u64,
+        take: &mut dyn FnMut(Sample) -> bool,
+    ) -> Result<(), DataError> {
+        match self {
+            Self::Tar => tar::each(files, from, take),
+            Self::Parquet => parquet::each(files, from, take),
+        }
+    }
+}
+
 /// Images in a fixed order.
 #[derive(Debug)]
 pub struct ImageStream {
@@ -111,14 +241,25 @@ pub struct ImageStream {
     pub notes: Vec<String>,
 }
 
+/// The path of an image file, its name and its class.
+type NamedFile = (PathBuf, String, Option<SampleLabel>);
+
+/// What a stream reads.
+pub(crate) enum Content<'a> {
+    /// Image files.
+    Files(&'a [NamedFile]),
+    /// Shards.
+    Shards(Shards, &'a [PathBuf]),
+    /// A split of a data set.
+    Split,
+}
+
 #[derive(Debug)]
 enum Source {
     /// Image files with their names and classes.
-    Files(Vec<(PathBuf, String, Option<SampleLabel>)>),
-    /// Shards.
-    Tar(Vec<PathBuf>),
-    /// Parquet files.
-    Parquet(Vec<PathBuf>),
+    Files(Vec<NamedFile>),
+    /// Tar shards or Parquet files.
+    Shards(Shards, Vec<PathBuf>),
     /// A split of a data set.
     Split { dataset: Arc<Dataset>, is_train: bool },
 }
@@ -133,8 +274,7 @@ impl ImageStream {
     /// # Errors
     /// If there is nothing at `input`, it holds no images, or it is of another kind.
     pub fn open(input: &str) -> Result<Self, DataError> {
-        let files =
-            if Path::new(input).exists() { vec![PathBuf::from(input)] } else { brace::expand(input)? };
+        let files = if Path::new(input).exists() { vec![PathBuf::from(input)] } else { expand(input)? };
         if let [folder] = &files[..]
             && folder.is_dir()
         {
@@ -148,8 +288,8 @@ impl ImageStream {
             return Err(unusable(other, format!("an ending other than .{first}"), "files of one kind"));
         }
         match first.as_str() {
-            "tar" => Self::of_shards(files),
-            "parquet" => Self::of_parquet(files),
+            "tar" => Self::of_shards(files, input),
+            "parquet" => Self::of_parquet(files, input),
             ending if ENDINGS.contains(&ending) => {
                 let files = files.into_iter().map(|path| {
                     let name = path.display().to_string();
@@ -158,7 +298,10 @@ impl ImageStream {
                 Ok(Self::of_files(files.collect(), "image files", Vec::new()))
             }
             _ => match &files[..] {
-                [list] => Ok(Self::of_files(list::read(list)?, "a list of image files", Vec::new())),
+                [list] => {
+                    exist(&files, input)?;
+                    Ok(Self::of_files(list::read(list)?, "a list of image files", Vec::new()))
+                }
                 [first, ..] => {
                     Err(unusable(first, "one of several lists".to_owned(), "a single list of paths"))
                 }
@@ -179,13 +322,14 @@ impl ImageStream {
         let mut passed_over = PassedOver::default();
         let found = walk::images(folder, folder, &mut passed_over)?;
         if found.is_empty() {
-            for (ending, make) in
-                [("tar", Self::of_shards as fn(_) -> Result<Self, DataError>), ("parquet", Self::of_parquet)]
-            {
-                let files = with_ending(folder, ending)?;
-                if !files.is_empty() {
-                    return make(files);
-                }
+            let input = folder.display().to_string();
+            let shards = with_ending(folder, Shards::Tar.ending())?;
+            if !shards.is_empty() {
+                return Self::of_shards(shards, &input);
+            }
+            let files = with_ending(folder, Shards::Parquet.ending())?;
+            if !files.is_empty() {
+                return Self::of_parquet(files, &input);
             }
             let found = format!(
                 "no image{}",
@@ -220,19 +364,19 @@ impl ImageStream {
         Ok(Self::of_files(files, "a folder of images", notes))
     }
 
-    fn of_files(files: Vec<(PathBuf, String, Option<SampleLabel>)>, what: &str, notes: Vec<String>) -> Self {
+    fn of_files(files: Vec<NamedFile>, what: &str, notes: Vec<String>) -> Self {
         let description = format!("{what}: {}", files.len());
         Self { source: Source::Files(files), description, notes }
     }
 
-    fn of_shards(files: Vec<PathBuf>) -> Result<Self, DataError> {
-        exist(&files)?;
+    fn of_shards(files: Vec<PathBuf>, input: &str) -> Result<Self, DataError> {
+        exist(&files, input)?;
         let description = format!("tar shards: {}", files.len());
-        Ok(Self { source: Source::Tar(files), description, notes: Vec::new() })
+        Ok(Self { source: Source::Shards(Shards::Tar, files), description, notes: Vec::new() })
     }
 
-    fn of_parquet(files: Vec<PathBuf>) -> Result<Self, DataError> {
-        exist(&files)?;
+    fn of_parquet(files: Vec<PathBuf>, input: &str) -> Result<Self, DataError> {
+        exist(&files, input)?;
         let (mut rows, mut notes) = (0, Vec::new());
         for (number, file) in files.iter().enumerate() {
             let columns = parquet::columns(file)?;
@@ -241,8 +385,9 @@ impl ImageStream {
                 notes.push(columns.to_string());
             }
         }
-        let description = format!("Parquet files: {}, with {rows} images", files.len());
-        Ok(Self { source: Source::Parquet(files), description, notes })
+        let images = if rows == 1 { "image" } else { "images" };
+        let description = format!("Parquet files: {}, with {rows} {images}", files.len());
+        Ok(Self { source: Source::Shards(Shards::Parquet, files), description, notes })
     }
 
     /// Returns the number of images, if it is known without reading all: it is not for shards.
@@ -252,8 +397,8 @@ impl ImageStream {
     pub fn count(&self) -> Result<Option<u64>, DataError> {
         Ok(match &self.source {
             Source::Files(files) => Some(files.len() as u64),
-            Source::Tar(_) => None,
-            Source::Parquet(files) => {
+            Source::Shards(Shards::Tar, _) => None,
+            Source::Shards(Shards::Parquet, files) => {
                 let rows = files.iter().map(|file| parquet::columns(file).map(|columns| columns.rows));
                 Some(rows.sum::<Result<u64, DataError>>()?)
             }
@@ -278,7 +423,7 @@ impl ImageStream {
                     add(path.as_os_str().as_encoded_bytes());
                 }
             }
-            Source::Tar(files) | Source::Parquet(files) => {
+            Source::Shards(_, files) => {
                 for path in files {
                     let metadata = fs_err::metadata(path).map_err(reading)?;
                     add(path.as_os_str().as_encoded_bytes());
@@ -294,6 +439,15 @@ impl ImageStream {
             }
         }
         Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Returns what the stream reads.
+    pub(crate) fn content(&self) -> Content<'_> {
+        match &self.source {
+            Source::Files(files) => Content::Files(files),
+            Source::Shards(form, files) => Content::Shards(*form, files),
+            Source::Split { .. } => Content::Split,
+        }
     }
 
     fn split(&self) -> Option<&Split> {
@@ -322,8 +476,7 @@ impl ImageStream {
                 }
                 Ok(())
             }
-            Source::Tar(files) => tar::each(files, from, take),
-            Source::Parquet(files) => parquet::each(files, from, take),
+            Source::Shards(form, files) => form.each_from(files, from, take),
             Source::Split { dataset, is_train } => {
                 let split = if *is_train { &dataset.train } else { &dataset.test };
                 let part = if *is_train { "train" } else { "test" };
@@ -344,31 +497,59 @@ impl ImageStream {
 
 /// Returns the files in `folder`, or else in its folder `data`, with the given ending, in the order of their names.
 fn with_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, DataError> {
-    for folder in [folder.to_path_buf(), folder.join("data")] {
-        if !folder.is_dir() {
-            continue;
-        }
-        let mut files = Vec::new();
-        for entry in fs_err::read_dir(&folder).map_err(reading)? {
-            let path = entry.map_err(reading)?.path();
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            if !hidden
-                && path.is_file()
-                && path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
-            {
-                files.push(path);
-            }
-        }
-        if !files.is_empty() {
-            files.sort();
-            return Ok(files);
-        }
-    }
-    Ok(Vec::new())
+    let files = directly_in(folder, ending)?;
+    let data = folder.join("data");
+    if files.is_empty() && data.is_dir() { directly_in(&data, ending) } else { Ok(files) }
 }
 
-fn exist(files: &[PathBuf]) -> Result<(), DataError> {
-    files.iter().try_for_each(|file| fs_err::metadata(file).map(|_| ()).map_err(reading))
+/// Returns the files in `folder` with the given ending, in the order of their names, without hidden ones.
+fn directly_in(folder: &Path, ending: &str) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = Vec::new();
+    for entry in fs_err::read_dir(folder).map_err(reading)? {
+        let path = entry.map_err(reading)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.is_file() && has_ending(&path, ending) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|found| found.eq_ignore_ascii_case(ending))
+}
+
+/// Returns the paths that `input`, which is no path itself, stands for. A pattern of a shell is refused: which files it meant would
+/// depend on what lies beside them.
+fn expand(input: &str) -> Result<Vec<PathBuf>, DataError> {
+    if let Some(wildcard) = input.chars().find(|character| matches!(character, '*' | '?')) {
+        return Err(DataError::Damaged {
+            path: PathBuf::from(input),
+            found: format!("the pattern character {wildcard}, which is not expanded"),
+            expected: "a path".to_owned(),
+            advice: "name the folder that holds the files, or the range of their numbers in braces and quotes \
+                     ('shard-{000000..000004}.tar')",
+        });
+    }
+    brace::expand(input)
+}
+
+/// Returns an error if one of `files`, which `input` stands for, is not there.
+fn exist(files: &[PathBuf], input: &str) -> Result<(), DataError> {
+    let Some(absent) = files.iter().find(|file| !file.exists()) else { return Ok(()) };
+    let expected = match files {
+        [_] => "a folder of images, a text file with a path in each line, .tar shards or .parquet files"
+            .to_owned(),
+        several => format!("each of the {} files of {input}", several.len()),
+    };
+    Err(DataError::Io {
+        source: io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{}: found no file of that name, expected {expected}", absent.display()),
+        ),
+        advice: "check the path, relative to the folder in which the program was started, and the first and the last number of a range",
+    })
 }
 
 fn unusable(path: &Path, found: String, expected: &str) -> DataError {
@@ -377,6 +558,14 @@ fn unusable(path: &Path, found: String, expected: &str) -> DataError {
         found,
         expected: expected.to_owned(),
         advice: "name a folder of images, a text file with a path in each line, .tar shards, .parquet files, or a data set",
+    }
+}
+
+/// Returns what the error of a missing picture found.
+fn in_place(error: DataError) -> String {
+    match error {
+        DataError::Damaged { found, .. } => found,
+        other => other.to_string(),
     }
 }
 

@@ -16,6 +16,7 @@ use invaspread_files::open_regular;
 
 use super::{Picture, Sample, SampleLabel, missing, unusable};
 use crate::error::{DataError, reading};
+use crate::guarded::guarded;
 
 /// Usual names of the column of images, the first of which counts, and of the column of classes.
 const IMAGES: [&str; 6] = ["image", "img", "jpg", "png", "jpeg", "webp"];
@@ -41,7 +42,14 @@ impl fmt::Display for Columns {
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
     let file = open_regular(path).map_err(reading)?.into_file();
-    SerializedFileReader::new(file).map_err(|error| broken(path, &error))
+    checked(path, || SerializedFileReader::new(file))
+}
+
+/// Calls `read`, which reads a part of the file at `path`. The library that reads Parquet may panic on a damaged file; that is an
+/// error of the file too.
+fn checked<T>(path: &Path, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+    let panicked = || Err(ParquetError::General("its parts contradict each other".to_owned()));
+    guarded(read).unwrap_or_else(panicked).map_err(|error| broken(path, &error))
 }
 
 fn broken(path: &Path, error: &ParquetError) -> DataError {
@@ -107,35 +115,70 @@ pub(super) fn each(
 }
 
 /// Calls `take` with the rows of one file from `from` on. Returns whether to go on.
-pub(super) fn of_file(
+fn of_file(
     path: &Path,
     reader: Box<dyn FileReader>,
     from: u64,
     take: &mut dyn FnMut(Sample) -> bool,
 ) -> Result<bool, DataError> {
-    let damaged = |error: ParquetError| broken(path, &error);
     let Columns { image, label, .. } = columns_of(path, &*reader)?;
-    let fields = std::iter::once(image).chain(label.clone()).collect();
-    let schema = reader.metadata().file_metadata().schema().name().to_owned();
-    let wanted = Type::group_type_builder(&schema).with_fields(fields).build().map_err(damaged)?;
-    let rows = RowIter::from_file_into(reader).project(Some(wanted)).map_err(damaged)?;
+    let wanted = std::iter::once(image).chain(label.clone()).collect();
     let file: Arc<Path> = path.into();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    for (number, row) in rows.enumerate() {
-        let row = row.map_err(damaged)?;
-        if (number as u64) < from {
-            continue;
+    each_row(path, reader, wanted, &mut |number, row| {
+        if number < from {
+            return true;
         }
-        let number = format!("{name}#{number}");
+        let number = called(path, number);
         let (given, label, bytes) = cells(row, label.as_deref().map(Type::name));
         let picture = match bytes {
             Some(bytes) => Ok(Picture::Bytes(bytes)),
             None => Err(missing(path, format!("the row {number} without the bytes of an image"))),
         };
         let given = given.filter(|given| !given.is_empty());
-        if !take(Sample::new(&file, given.as_deref().unwrap_or(&number), label, picture)) {
+        take(Sample::new(&file, given.as_deref().unwrap_or(&number), label, picture))
+    })
+}
+
+/// Calls `take` with the name and the class of each row of the file at `path`. No image is read.
+pub(super) fn labels(path: &Path, take: &mut dyn FnMut(&str, Option<SampleLabel>)) -> Result<(), DataError> {
+    let reader = open(path)?;
+    let Columns { label, rows, .. } = columns_of(path, &reader)?;
+    let Some(label) = label else {
+        (0..rows).for_each(|number| take(&called(path, number), None));
+        return Ok(());
+    };
+    let name = label.name().to_owned();
+    let mut take_all = |number, row| {
+        take(&called(path, number), cells(row, Some(&name)).1);
+        true
+    };
+    each_row(path, Box::new(reader), vec![label], &mut take_all).map(drop)
+}
+
+/// Returns the name of a row that gives none.
+fn called(path: &Path, number: u64) -> String {
+    format!("{}#{number}", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Calls `take` with the number and the columns `wanted` of each row, until it returns false. Returns whether it never did.
+fn each_row(
+    path: &Path,
+    reader: Box<dyn FileReader>,
+    wanted: Vec<TypePtr>,
+    take: &mut dyn FnMut(u64, Row) -> bool,
+) -> Result<bool, DataError> {
+    let schema = reader.metadata().file_metadata().schema().name().to_owned();
+    let rows = || {
+        let wanted = Type::group_type_builder(&schema).with_fields(wanted).build()?;
+        RowIter::from_file_into(reader).project(Some(wanted))
+    };
+    let mut rows = checked(path, rows)?;
+    let mut number = 0;
+    while let Some(row) = checked(path, || rows.next().transpose())? {
+        if !take(number, row) {
             return Ok(false);
         }
+        number += 1;
     }
     Ok(true)
 }

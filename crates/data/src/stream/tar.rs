@@ -4,22 +4,28 @@
 //! The image is the file whose whole ending is that of an image, the class is the number or the text in `.cls`, or `label`,
 //! `cls` or `class` in the object in `.json`. Other files are passed over.
 
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::tar::{Archive, Entry};
 use invaspread_files::open_regular;
 
-use super::{Picture, Sample, SampleLabel, missing};
+use super::members::{Member, Members};
+use super::{Picture, Sample, SampleLabel, disguise, missing};
 use crate::decode::{ENDINGS, is_too_long};
 use crate::error::{DataError, reading};
 
 /// The longest file of a class, in bytes.
 const LONGEST_LABEL: u64 = 1 << 20;
 
-/// The length of a block of an archive, in bytes.
-const BLOCK: usize = 512;
+/// The place of the bytes of an image file in a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The position of the first byte.
+    pub(crate) start: u64,
+    /// The length in bytes.
+    pub(crate) length: u64,
+}
 
 /// Calls `take` with each sample of `shards` from position `from` on, until it returns false.
 pub(super) fn each(
@@ -37,37 +43,66 @@ pub(super) fn each(
     Ok(())
 }
 
-/// The files of a sample that have been read.
-struct Open {
-    key: String,
-    label: Option<SampleLabel>,
-    picture: Option<Result<Picture, DataError>>,
-}
-
 /// Calls `take` with the samples of one shard. `position` counts the samples of all shards. Returns whether to go on.
 pub(crate) fn of_shard(
     shard: &Path,
-    mut file: impl Read + Seek,
+    file: impl Read + Seek,
     from: u64,
     position: &mut u64,
     take: &mut dyn FnMut(Sample) -> bool,
 ) -> Result<bool, DataError> {
     let path: Arc<Path> = shard.into();
-    let damaged = |error: std::io::Error| DataError::Damaged {
+    walk(shard, file, from, position, Members::read, &mut |key, label, picture| {
+        take(Sample::new(&path, key, label, picture.map(Picture::Bytes)))
+    })
+}
+
+/// Calls `take` with the name, the class and the place of the image of each sample of a shard. No image is read.
+pub(super) fn places(
+    shard: &Path,
+    take: &mut dyn FnMut(&str, Option<SampleLabel>, Result<Place, DataError>),
+) -> Result<(), DataError> {
+    let file = open_regular(shard).map_err(reading)?.into_file();
+    let place =
+        |_: &mut Members<_>, member: &Member| Ok(Place { start: member.start, length: member.length });
+    let mut take_all = |key: &str, label: Option<SampleLabel>, place: Result<Place, DataError>| {
+        take(key, label, place);
+        true
+    };
+    walk(shard, file, 0, &mut 0, place, &mut take_all).map(drop)
+}
+
+/// The files of a sample that have been read.
+struct Open<P> {
+    key: String,
+    label: Option<SampleLabel>,
+    picture: Option<Result<P, DataError>>,
+}
+
+/// Takes the name, the class and the image of a sample; returns whether to go on.
+type Take<'a, P> = dyn FnMut(&str, Option<SampleLabel>, Result<P, DataError>) -> bool + 'a;
+
+/// Calls `take` with the samples of a shard from position `from` on. An image is what `picture` makes of its file.
+fn walk<R: Read + Seek, P>(
+    shard: &Path,
+    mut file: R,
+    from: u64,
+    position: &mut u64,
+    picture: impl Fn(&mut Members<R>, &Member) -> io::Result<P>,
+    take: &mut Take<'_, P>,
+) -> Result<bool, DataError> {
+    let damaged = |error: io::Error| DataError::Damaged {
         path: shard.to_owned(),
         found: format!("an archive that cannot be read on ({error})"),
         expected: "a whole tar archive".to_owned(),
         advice: "fetch or make the shard again",
     };
-    if !ends_whole(&mut file).map_err(damaged)? {
-        return Err(damaged(std::io::Error::new(
-            ErrorKind::UnexpectedEof,
-            "it has no end mark, so samples may be missing",
-        )));
-    }
-    let mut archive = Archive::new(file);
-    let mut open: Option<Open> = None;
-    let mut close = |open: Option<Open>, position: &mut u64| {
+    let mut head = Vec::new();
+    (&mut file).take(disguise::HEAD as u64).read_to_end(&mut head).map_err(damaged)?;
+    disguise::check(shard, &head)?;
+    let mut members = Members::new(file).map_err(damaged)?;
+    let mut open: Option<Open<P>> = None;
+    let mut close = |open: Option<Open<P>>, position: &mut u64| {
         let Some(Open { key, label, picture }) = open else { return true };
         *position += 1;
         if *position <= from {
@@ -75,14 +110,10 @@ pub(crate) fn of_shard(
         }
         let picture =
             picture.unwrap_or_else(|| Err(missing(shard, format!("the sample {key} without an image"))));
-        take(Sample::new(&path, &key, label, picture))
+        take(&key, label, picture)
     };
-    for entry in archive.entries_with_seek().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    while let Some(member) = members.next_file().map_err(damaged)? {
+        let name = String::from_utf8_lossy(&member.name).into_owned();
         let Some((key, ending)) = split(&name) else { continue };
         if open.as_ref().is_none_or(|open| open.key != key) {
             let done = open.replace(Open { key: key.to_owned(), label: None, picture: None });
@@ -96,11 +127,16 @@ pub(crate) fn of_shard(
             continue;
         }
         if ENDINGS.contains(&ending.as_str()) {
+            let length = member.length;
             open.picture = Some(match open.picture.take() {
                 Some(_) => Err(missing(shard, format!("the sample {key} with two images"))),
-                None => read_image(shard, &name, &mut entry).map_err(damaged)?,
+                None if is_too_long(length) => {
+                    let found = format!("the image {name} of {length} bytes, too long for an image");
+                    Err(missing(shard, found))
+                }
+                None => Ok(picture(&mut members, &member).map_err(damaged)?),
             });
-        } else if let Some(label) = read_label(&ending, &mut entry).map_err(damaged)? {
+        } else if let Some(label) = read_label(&ending, &mut members, &member).map_err(damaged)? {
             // A class of its own counts more than one among other things.
             if ending == "cls" || open.label.is_none() {
                 open.label = Some(label);
@@ -108,19 +144,6 @@ pub(crate) fn of_shard(
         }
     }
     Ok(close(open, position))
-}
-
-/// Returns whether an archive ends with a block of zeros. One that was cut between two files would else look whole. Leaves the file at
-/// its beginning.
-fn ends_whole(file: &mut (impl Read + Seek)) -> std::io::Result<bool> {
-    let length = file.seek(SeekFrom::End(0))?;
-    let mut last = [1; BLOCK];
-    if length >= BLOCK as u64 {
-        file.seek(SeekFrom::End(-(BLOCK as i64)))?;
-        file.read_exact(&mut last)?;
-    }
-    file.rewind()?;
-    Ok(last == [0; BLOCK])
 }
 
 /// Splits a path into the key of its sample and the rest after the first dot of the file's name, in lowercase. Hidden files have no
@@ -132,33 +155,16 @@ fn split(name: &str) -> Option<(&str, String)> {
     Some((&name[..dot], name[dot + 1..].to_lowercase()))
 }
 
-fn read_image<R: Read>(
-    shard: &Path,
-    name: &str,
-    entry: &mut Entry<'_, R>,
-) -> std::io::Result<Result<Picture, DataError>> {
-    let length = entry.size();
-    if is_too_long(length) {
-        return Ok(Err(missing(shard, format!("the image {name} of {length} bytes, too long for an image"))));
-    }
-    let bytes = whole(entry, length)?;
-    Ok(Ok(Picture::Bytes(bytes)))
-}
-
-/// Reads an entry of `length` bytes; fewer are an error.
-fn whole<R: Read>(entry: &mut Entry<'_, R>, length: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    entry.take(length).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 == length { Ok(bytes) } else { Err(ErrorKind::UnexpectedEof.into()) }
-}
-
-/// Returns the class in an entry with the given ending, if it holds one.
-fn read_label<R: Read>(ending: &str, entry: &mut Entry<'_, R>) -> std::io::Result<Option<SampleLabel>> {
-    let length = entry.size();
-    if !matches!(ending, "cls" | "json") || length > LONGEST_LABEL {
+/// Returns the class in a file with the given ending, if it holds one.
+fn read_label<R: Read + Seek>(
+    ending: &str,
+    members: &mut Members<R>,
+    member: &Member,
+) -> io::Result<Option<SampleLabel>> {
+    if !matches!(ending, "cls" | "json") || member.length > LONGEST_LABEL {
         return Ok(None);
     }
-    let bytes = whole(entry, length)?;
+    let bytes = members.read(member)?;
     let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(None) };
     if ending == "cls" {
         return Ok(of_text(text));

@@ -1,72 +1,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
-use std::sync::Arc;
-
-use ::parquet::column::writer::ColumnWriter;
-use ::parquet::data_type::ByteArray;
-use ::parquet::file::properties::WriterProperties;
-use ::parquet::file::writer::SerializedFileWriter;
-use ::parquet::schema::parser::parse_message_type;
-
 use super::{ImageStream, Sample, SampleLabel};
 use crate::sample::png;
+use crate::sample::shards::{hub, shard};
 
 /// A picture of 2 x 2 pixels of one color.
 fn picture(value: u8) -> Vec<u8> {
     png((2, 2), |_, _| [value; 3])
-}
-
-/// Writes a shard of the given files.
-fn shard(path: &Path, files: &[(&str, &[u8])]) {
-    let mut builder = ::tar::Builder::new(fs_err::File::create(path).unwrap());
-    for (name, bytes) in files {
-        let mut header = ::tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        builder.append_data(&mut header, name, *bytes).unwrap();
-    }
-    builder.finish().unwrap();
-}
-
-/// A row of a Parquet file: the bytes, the path and the class.
-type HubRow<'a> = (Option<&'a [u8]>, &'a str, i64);
-
-/// Writes a file like the hub's, of the given rows.
-fn hub(path: &Path, rows: &[HubRow<'_>]) {
-    let schema = "message schema {
-        optional group image { optional binary bytes; optional binary path (utf8); }
-        optional int64 label;
-    }";
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let properties = Arc::new(WriterProperties::builder().build());
-    let mut writer =
-        SerializedFileWriter::new(fs_err::File::create(path).unwrap().into_file(), schema, properties)
-            .unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    let mut number = 0;
-    while let Some(mut column) = group.next_column().unwrap() {
-        match column.untyped() {
-            ColumnWriter::ByteArrayColumnWriter(typed) => {
-                let of = |row: &HubRow<'_>| {
-                    if number == 0 { row.0.map(<[u8]>::to_vec) } else { Some(row.1.as_bytes().to_vec()) }
-                };
-                let cells: Vec<Option<Vec<u8>>> = rows.iter().map(of).collect();
-                let levels: Vec<i16> = cells.iter().map(|cell| if cell.is_some() { 2 } else { 1 }).collect();
-                let values: Vec<ByteArray> = cells.into_iter().flatten().map(ByteArray::from).collect();
-                typed.write_batch(&values, Some(&levels), None).unwrap();
-            }
-            ColumnWriter::Int64ColumnWriter(typed) => {
-                let values: Vec<i64> = rows.iter().map(|row| row.2).collect();
-                typed.write_batch(&values, Some(&vec![1; rows.len()]), None).unwrap();
-            }
-            _ => unreachable!("the schema has bytes and whole numbers"),
-        }
-        column.close().unwrap();
-        number += 1;
-    }
-    group.close().unwrap();
-    writer.close().unwrap();
 }
 
 /// Reads all samples from `from` on: the name, the class, and the value of the first pixel or the error.
@@ -130,6 +70,9 @@ fn a_list_names_images_relative_to_itself() {
     let found = read(&at(&folder, "list.txt"), 0);
     assert_eq!([&found[0], &found[2]], [&whole("x/1.png", None, 7), &whole("x/1.png", None, 7)]);
     assert!(found[1].2.clone().unwrap_err().contains("absent.png"));
+    // The mark of the encoding that some editors write is no part of the first path.
+    fs_err::write(folder.path().join("marked.txt"), "\u{feff}x/1.png\r\n").unwrap();
+    assert_eq!(read(&at(&folder, "marked.txt"), 0), [whole("x/1.png", None, 7)]);
     for (name, content) in [("empty.txt", &b"\n"[..]), ("binary.txt", b"\xff\xfe")] {
         fs_err::write(folder.path().join(name), content).unwrap();
         let error = ImageStream::open(&at(&folder, name)).unwrap_err().to_string();
@@ -236,12 +179,38 @@ fn parquet_files_of_the_hub_give_their_rows_in_order() {
 }
 
 #[test]
+fn a_damaged_parquet_file_is_an_error_or_gives_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("d.parquet");
+    let image = picture(1);
+    hub(&path, &[(Some(&image), "a.png", 4), (Some(&image), "b.png", 1)]);
+    let bytes = fs_err::read(&path).unwrap();
+    let mut refused = 0;
+    for (at, way) in (0..bytes.len()).flat_map(|at| [0, 0x7f, 0xff].map(|way| (at, way))) {
+        let mut damaged = bytes.clone();
+        damaged[at] = way;
+        fs_err::write(&path, damaged).unwrap();
+        let stream = ImageStream::open(path.to_str().unwrap());
+        let read = stream.and_then(|stream| stream.each(0, &mut |sample| sample.decode().is_ok() || at > 0));
+        if let Err(error) = read {
+            assert!(error.to_string().contains("d.parquet: found"), "{error}");
+            refused += 1;
+        }
+    }
+    assert!(refused > bytes.len() / 4, "{refused} of {}", bytes.len());
+}
+
+#[test]
 fn what_is_neither_is_an_error_that_says_what_to_name() {
     let folder = tempfile::tempdir().unwrap();
     fs_err::write(folder.path().join("a.tar"), b"").unwrap();
-    for (name, words) in
-        [("none", "none"), ("", "no image"), ("a.{0..1}.tar", "a.0.tar"), ("x.parquet", "x.parquet")]
-    {
+    for (name, words) in [
+        ("none", "none: found no file of that name, expected a folder of images, a text file"),
+        ("", "no image"),
+        ("a.{0..1}.tar", "a.0.tar: found no file of that name, expected each of the 2 files"),
+        ("x.parquet", "x.parquet: found no file of that name"),
+        ("*.tar", "found the pattern character *, which is not expanded"),
+    ] {
         if name.is_empty() {
             fs_err::remove_file(folder.path().join("a.tar")).unwrap();
         }
