@@ -87,14 +87,17 @@ cuda-toolkit:
 build-cuda *arguments:
     ./cuda/cargo.sh build --release -p invaspread --features cuda "$@"
 
-# The Python wheel with the program in it, in target/wheels; PYTHON has maturin (`pip install maturin`)
-build-wheel python="python3":
-    cargo build --release
-    mkdir -p python/invaspread.data/scripts
-    cp target/release/invaspread python/invaspread.data/scripts/
-    cd python && "{{python}}" -m maturin build --release --out ../target/wheels
+# The Python wheel with the program in it, in target/wheels; MATURIN is its program (`pip install maturin`)
+build-wheel maturin="maturin":
+    cargo build --release -p invaspread -p invaspread-python
+    python/build_wheel.sh "{{maturin}}" target/release/invaspread --release --out target/wheels
 
-# The tests of the Python module, beside what PYTHON has of torch, torchvision, scikit-learn and pytorch-metric-learning
+# The wheel, built quickly, in a clean environment: the program, the module, its tests, and the example if PYTHONPATH has PyTorch
+check-wheel maturin="maturin":
+    cargo test --workspace --no-run
+    python/check_wheel.sh "{{maturin}}"
+
+# The tests of the Python module, beside what PYTHON has of torch, torchvision, scikit-learn, pytorch-metric-learning and lightly
 test-python python="python3":
     INVASPREAD_PYTHON="{{python}}" cargo test -p invaspread -p invaspread-python --test module -- --nocapture
 
