@@ -19,11 +19,12 @@ use crate::location::Location;
 use crate::manifest::{self, Manifest, SetCopy};
 use crate::published::{Content, PublishedSet};
 use crate::retrieval::Set;
+use crate::shards::ShardSet;
 use crate::stl10::Stl10;
 use crate::{folder, synthetic};
 
 /// The names that [`open`] knows.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "cifar10",
     "stl10",
     "cub200-2011",
@@ -32,6 +33,8 @@ pub const NAMES: [&str; 9] = [
     "cars196-half",
     "products",
     "folder",
+    "webdataset",
+    "parquet",
     "synthetic",
 ];
 
@@ -46,12 +49,15 @@ const PUBLISHED: [&dyn PublishedSet; 7] =
 enum Named {
     Published(&'static dyn PublishedSet),
     Folder,
+    Shards(ShardSet),
     Synthetic,
 }
 
 fn named(name: &str) -> Result<Named, DataError> {
     match name {
         "folder" => Ok(Named::Folder),
+        "webdataset" => Ok(Named::Shards(ShardSet::WebDataset)),
+        "parquet" => Ok(Named::Shards(ShardSet::Parquet)),
         "synthetic" => Ok(Named::Synthetic),
         other => match PUBLISHED.into_iter().find(|set| set.name() == other) {
             Some(set) => Ok(Named::Published(set)),
@@ -80,6 +86,7 @@ pub fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let mut dataset = match named(&config.name)? {
         Named::Published(set) => set.open(config),
         Named::Folder => folder::open(config),
+        Named::Shards(set) => set.open(config),
         Named::Synthetic => synthetic::open(config),
     }?;
     if let Some(expected) = &config.manifest {
@@ -100,6 +107,7 @@ fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
     match named(&config.name)? {
         Named::Published(set) => set.copy(config),
         Named::Folder => folder::copy(config).map(Some),
+        Named::Shards(set) => set.copy(config).map(Some),
         Named::Synthetic => Ok(None),
     }
 }
@@ -108,8 +116,8 @@ fn copy(config: &DataConfig) -> Result<Option<SetCopy<'_>>, DataError> {
 /// a published set whose checksums agree, and for a published set that is missing.
 ///
 /// # Errors
-/// If the name is unknown, or if the folder of a `folder` set is missing, cannot be listed or has another
-/// layout.
+/// If the name is unknown, or if the folder of a `folder` set or the shards of a set are missing, cannot be
+/// listed or have another layout.
 pub fn manifest(config: &DataConfig) -> Result<Option<Manifest>, DataError> {
     let Some(copy) = copy(config)? else { return Ok(None) };
     Ok(manifest::of_set(&copy))
@@ -128,10 +136,12 @@ pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
     static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
     // The files depend on these keys, and on nothing else in the config.
     let key = format!(
-        "{} {:?} {:?} {:?} {:?} {:?}",
+        "{} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
         config.name,
         config.root,
         config.folder.path,
+        config.webdataset,
+        config.parquet,
         config.partial,
         config.stl10,
         std::env::var_os(crate::ENVIRONMENT)
@@ -171,6 +181,12 @@ pub fn fetch(
         }
         Named::Published(set) => not_fetchable(set.how_to_get()),
         Named::Folder => not_fetchable("set data.folder.path to your own images"),
+        Named::Shards(ShardSet::WebDataset) => {
+            not_fetchable("set data.webdataset.train or data.webdataset.path to your own shards")
+        }
+        Named::Shards(ShardSet::Parquet) => {
+            not_fetchable("set data.parquet.path to the folder of your own files")
+        }
         Named::Synthetic => not_fetchable("synthetic is drawn on the fly and needs no files"),
     }
 }
@@ -262,6 +278,9 @@ pub fn list(root: Option<&Path>) -> Result<Vec<Listed>, DataError> {
         |name: &str, present, note| Listed { name: name.to_owned(), present, form: None, path: None, note };
     let note = "your own images, a folder for each class: set data.folder.path".to_owned();
     all.push(without_files("folder", false, note));
+    for set in [ShardSet::WebDataset, ShardSet::Parquet] {
+        all.push(without_files(set.name(), false, set.description().to_owned()));
+    }
     let SyntheticConfig { train, test, image_size } = SyntheticConfig::default();
     let note =
         format!("drawn on the fly: {train} and {test} images of 10 classes, {image_size} x {image_size}");
@@ -301,7 +320,7 @@ mod tests {
         assert_eq!(listed.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), NAMES);
         assert_eq!(
             listed.iter().map(|one| one.present).collect::<Vec<_>>(),
-            [[false; 8].as_slice(), &[true]].concat()
+            [[false; 10].as_slice(), &[true]].concat()
         );
         let report = verify("cifar10", Some(root.path())).unwrap();
         let problem = report.problem.clone().unwrap();

@@ -27,11 +27,11 @@ pub struct DataConfig {
     pub held_out: Option<bool>,
     /// Seed of subsets, of the division of a folder into train and test, and of generated images.
     pub seed: u64,
-    /// Folder of the packed images from which sets of image files are read; by default `invaspread-cache` in
-    /// the folder of the set.
+    /// Folder of the packed images from which sets of image files and of shards are read; by default
+    /// `invaspread-cache` in the folder of the set.
     pub cache: Option<PathBuf>,
     /// Whether to leave out and count image files that cannot be read or decoded, instead of stopping at the
-    /// first. For sets of image files and for `folder`, which also has its own key.
+    /// first. For sets of image files or of shards and for `folder`, which also has its own key.
     pub skip_broken: Option<bool>,
     /// Whether to use a copy of a published set that has another number of images. The copy is then
     /// unverified; otherwise it is an error.
@@ -46,6 +46,10 @@ pub struct DataConfig {
     pub retrieval: Option<RetrievalConfig>,
     /// Settings for `folder` only.
     pub folder: FolderConfig,
+    /// Settings for `webdataset` only.
+    pub webdataset: Option<ShardsConfig>,
+    /// Settings for `parquet` only.
+    pub parquet: Option<ShardsConfig>,
     /// Settings for `synthetic` only.
     pub synthetic: SyntheticConfig,
 }
@@ -56,12 +60,18 @@ impl DataConfig {
     pub fn resize_on_reading(&self) -> Option<(usize, ResizeFilter)> {
         match self.name.as_str() {
             "folder" => Some((self.folder.image_size, ResizeFilter::Bilinear)),
+            "webdataset" => Some((Self::image_size_of(self.webdataset.as_ref()), ResizeFilter::Bilinear)),
+            "parquet" => Some((Self::image_size_of(self.parquet.as_ref()), ResizeFilter::Bilinear)),
             "cub200-2011" | "cub200-2010" | "cars196" | "cars196-half" | "products" => {
                 let RetrievalConfig { image_size, filter } = self.retrieval.clone().unwrap_or_default();
                 Some((image_size, filter))
             }
             _ => None,
         }
+    }
+
+    fn image_size_of(shards: Option<&ShardsConfig>) -> usize {
+        shards.map_or_else(|| ShardsConfig::default().image_size, |shards| shards.image_size)
     }
 }
 
@@ -81,6 +91,8 @@ impl Default for DataConfig {
             stl10: None,
             retrieval: None,
             folder: FolderConfig::default(),
+            webdataset: None,
+            parquet: None,
             synthetic: SyntheticConfig::default(),
         }
     }
@@ -157,6 +169,31 @@ pub struct FolderConfig {
 impl Default for FolderConfig {
     fn default() -> Self {
         Self { path: None, image_size: 32, skip_broken: false, test_fraction: 0.2 }
+    }
+}
+
+/// The way in which tar shards or Parquet files of images are read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShardsConfig {
+    /// The folder with the shards of all splits, whose names or folders say which split they hold, as on the Hugging Face hub. If
+    /// none does, all images are divided by the program.
+    pub path: Option<PathBuf>,
+    /// The shards of the training images, in place of `path`: a folder, a file, or several by a range in braces
+    /// (`shard-{000000..000004}.tar`).
+    pub train: Option<PathBuf>,
+    /// The shards of the test images, beside `train`; without them, the training images are divided by the program.
+    pub test: Option<PathBuf>,
+    /// Width and height that every image is resized to, in pixels, without keeping its aspect ratio.
+    pub image_size: usize,
+    /// The share of each class that becomes the test split if there is none.
+    pub test_fraction: f64,
+}
+
+impl Default for ShardsConfig {
+    fn default() -> Self {
+        let FolderConfig { image_size, test_fraction, .. } = FolderConfig::default();
+        Self { path: None, train: None, test: None, image_size, test_fraction }
     }
 }
 

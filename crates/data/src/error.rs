@@ -183,6 +183,15 @@ pub(crate) fn writing(source: io::Error) -> DataError {
 }
 
 impl DataError {
+    /// Returns the error of a file with other advice on what to do.
+    pub(crate) fn advised(self, advice: &'static str) -> Self {
+        match self {
+            Self::Damaged { path, found, expected, .. } => Self::Damaged { path, found, expected, advice },
+            Self::Io { source, .. } => Self::Io { source, advice },
+            other => other,
+        }
+    }
+
     /// Returns the error of a file at `path` that holds `found` instead of `expected`.
     pub(crate) fn damaged(path: &Path, found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Damaged {

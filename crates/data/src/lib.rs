@@ -3,8 +3,8 @@
 //!
 //! [`open`] gives a [`Dataset`] for a [`DataConfig`]; [`fetch`], [`verify`] and [`list`] do the work of
 //! `invaspread data`. Each set has its module: [`cifar10`] (in all its forms), [`stl10`], the sets of
-//! [`retrieval`] (CUB-200, Cars196, Stanford Online Products), [`folder`] (one folder for each class), and
-//! [`synthetic`] (generated, without files). Images stay u8, rows of interleaved RGB, and are normalized only
+//! [`retrieval`] (CUB-200, Cars196, Stanford Online Products), [`folder`] (one folder for each class), `shards`
+//! (tar shards and Parquet files), and [`synthetic`] (generated, without files). Images stay u8, rows of interleaved RGB, and are normalized only
 //! when a batch is made. Images of sets that are too large for memory are read from their files when they are
 //! needed.
 //!
@@ -41,6 +41,8 @@ mod part;
 mod published;
 mod records;
 pub mod retrieval;
+mod shards;
+mod splits;
 pub mod stl10;
 mod stream;
 pub mod subset;
@@ -53,7 +55,9 @@ mod walk;
 pub mod sample;
 
 pub use catalog::{FETCHABLE, Listed, NAMES, VerifyReport, fetch, list, manifest, open, recent_hash, verify};
-pub use config::{DataConfig, FolderConfig, ResizeFilter, RetrievalConfig, Stl10Config, SyntheticConfig};
+pub use config::{
+    DataConfig, FolderConfig, ResizeFilter, RetrievalConfig, ShardsConfig, Stl10Config, SyntheticConfig,
+};
 pub use dataset::{DataState, Dataset, Evaluation, Split, UNLABELED};
 pub use download::{Phase, Progress};
 pub use error::DataError;

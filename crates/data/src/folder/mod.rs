@@ -20,58 +20,21 @@ use crate::decode;
 use crate::error::DataError;
 use crate::left_out::{self, LEFT_OUT};
 use crate::manifest::SetCopy;
-use crate::subset;
-use scan::{Item, Scan, scan, untested_note, unusable};
+use crate::splits::{self, Labeled, Listed, Numbered, Splits};
+use scan::{Item, Scan, scan, unusable};
 
 /// Opens the folder at `config.folder.path`; both subsets are stratified by class.
 pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
     let folder = &config.folder;
     let path = path(folder)?;
-    let within = |key, good, found: String, expected: &str| {
-        if good { Ok(()) } else { Err(DataError::Value { key, found, expected: expected.to_owned() }) }
-    };
     let size = folder.image_size;
     let skip_broken = folder.skip_broken || config.skip_broken == Some(true);
-    within("folder.image_size", (4..=1024).contains(&size), size.to_string(), "between 4 and 1024 pixels")?;
-    let fraction = folder.test_fraction;
-    let good = fraction > 0.0 && fraction < 1.0;
-    within("folder.test_fraction", good, fraction.to_string(), "a part between 0 and 1")?;
+    splits::check(["folder.image_size", "folder.test_fraction"], size, folder.test_fraction)?;
 
     let Scan { classes, train, test, mut notes } = scan(path)?;
-    let (train, test) = match test {
-        Some(test) => (train, test),
-        None => cut(&train, &classes, fraction, config.seed, &mut notes),
-    };
-    let labels: Vec<u32> = train.iter().map(|item| item.label).collect();
-    let kept = subset::training(config, &labels, classes.len(), labels.len())?;
-    let mut open = |chosen: &Numbered, all: usize, keep: Option<usize>, what| {
-        let (split, skipped) = read_all(path, chosen, size, skip_broken, &classes)?;
-        // Files that were left out do not count as images.
-        let taken_whole = keep.filter(|keep| *keep >= all);
-        notes.extend(subset::note(taken_whole, all - skipped, what));
-        Ok::<_, DataError>((split, skipped))
-    };
-    let held_out = kept.held_out.map(|numbers| Numbered::some(&train, numbers));
-    let left = train.len() - held_out.as_ref().map_or(0, |held_out| held_out.items.len());
-    let chosen = Numbered::some(&train, kept.train);
-    let (train, skipped_train) = open(&chosen, left, config.subset, "training")?;
-    let (test, skipped_test) = match held_out {
-        Some(held_out) => {
-            let read = open(&held_out, held_out.items.len(), None, "test")?;
-            notes.push(subset::held_out_note(read.0.len()));
-            read
-        }
-        None => {
-            let numbers = match subset::at_most(config.test_subset, test.len()) {
-                Some(keep) => {
-                    let labels: Vec<u32> = test.iter().map(|item| item.label).collect();
-                    subset::stratified(&labels, classes.len(), keep, config.seed, "test_subset")?
-                }
-                None => (0..test.len() as u32).collect(),
-            };
-            open(&Numbered::some(&test, numbers), test.len(), config.test_subset, "test")?
-        }
-    };
+    let listed = Listed { classes: &classes, train, test, test_fraction: folder.test_fraction };
+    let read = |chosen: &Numbered<Item>| read_all(path, chosen, size, skip_broken, &classes);
+    let Splits { train, test, skipped } = splits::open(config, listed, &mut notes, read)?;
     for (split, name) in [(&train, "train"), (&test, "test")] {
         if split.is_empty() {
             return Err(unusable(path, format!("no {name} image"), "at least one"));
@@ -86,9 +49,15 @@ pub(crate) fn open(config: &DataConfig) -> Result<Dataset, DataError> {
         labeled: None,
         test,
         state: DataState::Unverified { reason: "a folder of images has no published checksum".to_owned() },
-        skipped: skipped_train + skipped_test,
+        skipped,
         notes,
     })
+}
+
+impl Labeled for Item {
+    fn label(&self) -> u32 {
+        self.label
+    }
 }
 
 /// Lists every image in the folder.
@@ -112,46 +81,11 @@ fn path(folder: &FolderConfig) -> Result<&Path, DataError> {
     })
 }
 
-/// Divides every class into training and test images; classes with a single image are noted.
-fn cut(
-    items: &[Item],
-    classes: &[String],
-    fraction: f64,
-    seed: u64,
-    notes: &mut Vec<String>,
-) -> (Vec<Item>, Vec<Item>) {
-    let labels: Vec<u32> = items.iter().map(|item| item.label).collect();
-    let (train, test) = subset::cut(&labels, classes.len(), fraction, seed);
-    let pick = |side: Vec<u32>| -> Vec<Item> {
-        side.into_iter().map(|index| items[index as usize].clone()).collect()
-    };
-    let (train, test) = (pick(train), pick(test));
-    let mut tested = vec![false; classes.len()];
-    for item in &test {
-        tested[item.label as usize] = true;
-    }
-    let untested = classes.iter().zip(tested).filter(|(_, tested)| !tested).map(|(class, _)| class.clone());
-    notes.extend(untested_note(&untested.collect::<Vec<_>>()));
-    (train, test)
-}
-
-/// Files with their numbers in the whole split.
-struct Numbered {
-    items: Vec<Item>,
-    numbers: Vec<u32>,
-}
-
-impl Numbered {
-    fn some(all: &[Item], numbers: Vec<u32>) -> Self {
-        Self { items: numbers.iter().map(|&number| all[number as usize].clone()).collect(), numbers }
-    }
-}
-
 /// Reads the images of `files`, which lie in `folder`; returns them and the number left out. A class without
 /// any image left is an error.
 fn read_all(
     folder: &Path,
-    files: &Numbered,
+    files: &Numbered<Item>,
     size: usize,
     skip_broken: bool,
     classes: &[String],
@@ -170,17 +104,15 @@ fn read_all(
     };
     let images: Vec<Option<Vec<u8>>> = files.items.par_iter().map(read).collect::<Result<_, _>>()?;
     let (mut pixels, mut labels, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
-    let mut lost: Vec<Option<bool>> = vec![None; classes.len()];
     for ((image, item), number) in images.into_iter().zip(&files.items).zip(&files.numbers) {
-        let lost = lost[item.label as usize].get_or_insert(true);
         if let Some(image) = image {
-            *lost = false;
             pixels.extend(image);
             labels.push(item.label);
             numbers.push(*number);
         }
     }
-    if let Some(class) = lost.iter().position(|lost| *lost == Some(true)) {
+    let asked = files.items.iter().map(|item| item.label);
+    if let Some(class) = splits::lost(classes.len(), asked, &labels) {
         let found = format!("no image of the class \"{}\" that can be decoded", classes[class]);
         return Err(unusable(folder, found, "at least one"));
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::decode::ENDINGS;
 use crate::error::DataError;
+use crate::splits::untested_note;
 use crate::walk::{PassedOver, images, subfolders};
 
 /// One file and its class.
@@ -56,11 +57,10 @@ pub(super) fn scan(path: &Path) -> Result<Scan, DataError> {
             let found = format!("the class \"{}\" in test but not in train", shown(class));
             return Err(unusable(path, found, "no class in test that train does not have"));
         }
-        let untested: Vec<String> =
-            classes.iter().filter(|class| !tested.contains(class)).map(|c| shown(c)).collect();
-        notes.extend(untested_note(&untested));
         let train = files(path, Path::new("train"), &classes, &classes, &mut passed_over)?;
         let test = files(path, Path::new("test"), &classes, &tested, &mut passed_over)?;
+        let called: Vec<String> = classes.iter().map(|class| shown(class)).collect();
+        notes.extend(untested_note(&called, &test.iter().map(|item| item.label).collect::<Vec<_>>()));
         (classes, train, Some(test))
     } else {
         let train = files(path, Path::new(""), &top, &top, &mut passed_over)?;
@@ -68,18 +68,6 @@ pub(super) fn scan(path: &Path) -> Result<Scan, DataError> {
     };
     notes.extend(passed_over.note());
     Ok(Scan { classes: names(path, &classes)?, train, test, notes })
-}
-
-/// Returns a sentence about classes without test images, if there are any.
-pub(super) fn untested_note(classes: &[String]) -> Option<String> {
-    const SHOWN: usize = 3;
-    let more = if classes.len() > SHOWN { ", ..." } else { "" };
-    let shown = classes.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match classes.len() {
-        0 => None,
-        1 => Some(format!("the class {shown} has no test images")),
-        count => Some(format!("{count} classes have no test images: {shown}{more}")),
-    }
 }
 
 /// Lists the images in `path/part/<class>` for each of the `present` classes, numbered as in `classes`.

@@ -1,12 +1,12 @@
-//! Decodes and resizes image files once, and packs them into one file that training reads from.
+//! Decodes and resizes images once, and packs them into one file that training reads from.
 //!
 //! The pack is written under a temporary name, flushed and renamed. Its head identifies what it was made
-//! from: the names, lengths and times of change of the files, the size and the filter. If any of these has
-//! changed, or the pack was cut short, it is made again. Each image has a CRC-32 that is compared whenever it
+//! from: of image files the names, lengths and times of change, of shards the content; the size and the
+//! filter. If any of these has changed, or the pack was cut short, it is made again. Each image has a CRC-32 that is compared whenever it
 //! is read, so that later damage is found too.
 //!
-//! Layout, little-endian: [`MAGIC`], version and side (u32), number of images (u64), SHA-256 of the sources'
-//! names, lengths and times; SHA-256 of the contents of the sources; for each image its CRC-32 and whether it
+//! Layout, little-endian: [`MAGIC`], version and side (u32), number of images (u64), SHA-256 of what
+//! identifies the sources; SHA-256 of the contents of image files; for each image its CRC-32 and whether it
 //! was broken (u32); SHA-256 of everything before; the images, side x side x 3 bytes each, broken ones black.
 
 use std::io::{BufWriter, Read, Write};
@@ -44,7 +44,28 @@ const REMAKE: &str = "remove it: it is made again from the image files";
 /// The advice for a broken image file.
 const BROKEN: &str = "repair or fetch it again, or set data.skip_broken=true to leave such files out";
 
-/// The files to pack.
+/// Images to pack.
+pub(crate) trait Pictures {
+    /// Returns the beginning of the pack's name.
+    fn name(&self) -> &str;
+
+    /// Returns the size and the filter of the resize.
+    fn resize(&self) -> &RetrievalConfig;
+
+    /// Returns whether broken images are left out.
+    fn skip_broken(&self) -> bool;
+
+    /// Returns the name of each image.
+    fn names(&self) -> Vec<PathBuf>;
+
+    /// Returns a SHA-256 of everything whose change makes a pack out of date.
+    fn fingerprint(&self) -> [u8; 32];
+
+    /// Reads, decodes and resizes all images in the order of their names, and calls `take` with some at a time.
+    fn read(&self, take: &mut dyn FnMut(Vec<Decoded>) -> Result<(), DataError>) -> Result<(), DataError>;
+}
+
+/// The image files to pack.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sources<'a> {
     /// The name of the data set.
@@ -66,21 +87,22 @@ pub(crate) struct Pack {
     pub images: RecordFile,
     /// For each image, whether it could not be decoded.
     pub broken: Vec<bool>,
-    /// [`content`] of the sources when they were packed.
+    /// [`content`] of image files when they were packed.
     pub content: String,
 }
 
 /// Opens the pack of `sources` in the folder `cache`. Makes it first if it does not exist or was made from
 /// other sources.
-pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataError> {
-    let side = sources.resize.image_size;
-    let path = cache.join(format!("{}-{side}-{}.pack", sources.name, sources.resize.filter.name()));
-    let fingerprint = sources.fingerprint();
+pub(crate) fn open(sources: &dyn Pictures, cache: &Path) -> Result<Pack, DataError> {
+    let resize = sources.resize();
+    let side = resize.image_size;
+    let path = cache.join(format!("{}-{side}-{}.pack", sources.name(), resize.filter.name()));
+    let (names, fingerprint) = (sources.names(), sources.fingerprint());
     let usable = || {
-        let read = read(&path, side, sources.files.len(), &fingerprint)?;
-        let read = read.map(|pack| Pack { images: pack.images.made_of(sources.files.to_vec()), ..pack });
+        let read = read(&path, side, names.len(), &fingerprint)?;
+        let read = read.map(|pack| Pack { images: pack.images.made_of(names.clone()), ..pack });
         Ok::<_, DataError>(match read {
-            Ok(pack) if pack.broken.contains(&true) && !sources.skip_broken => {
+            Ok(pack) if pack.broken.contains(&true) && !sources.skip_broken() => {
                 Err("some images were broken when they were packed".to_owned())
             }
             read => read,
@@ -90,14 +112,13 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
         Ok(pack) => return Ok(pack),
         Err(why) => why,
     };
-    fs_err::create_dir_all(cache).map_err(uncached)?;
     let _lock = Lock::wait(&path)?;
     // Another process may have made it by now.
     if let Ok(pack) = usable()? {
         return Ok(pack);
     }
-    tracing::info!(path = %path.display(), why, "packing {} images", sources.files.len());
-    make(sources, &path, &fingerprint)?;
+    tracing::info!(path = %path.display(), why, "packing {} images", names.len());
+    make(sources, &names, &path, &fingerprint)?;
     usable()?.map_err(|found| DataError::Damaged {
         path: path.clone(),
         found: format!("a pack that was just made, but {found}"),
@@ -106,13 +127,15 @@ pub(crate) fn open(sources: &Sources<'_>, cache: &Path) -> Result<Pack, DataErro
     })
 }
 
-/// The lock that a process holds while it makes a pack. Dropping the value releases it.
-struct Lock(Option<fs_err::File>);
+/// The lock that a process holds while it makes a file of the cache. Dropping the value releases it.
+pub(crate) struct Lock(Option<fs_err::File>);
 
 impl Lock {
-    /// Waits until no other process makes the pack at `path`, and removes the files that a killed process has
-    /// left.
-    fn wait(path: &Path) -> Result<Self, DataError> {
+    /// Waits until no other process makes the file at `path`, and removes the files that a killed process has
+    /// left. Makes the folder if it does not exist.
+    pub(crate) fn wait(path: &Path) -> Result<Self, DataError> {
+        let (folder, prefix) = temporary_name(path);
+        fs_err::create_dir_all(folder).map_err(uncached)?;
         let file = fs_err::OpenOptions::new()
             .write(true)
             .create(true)
@@ -128,7 +151,6 @@ impl Lock {
                 return Ok(Self(None));
             }
         }
-        let (folder, prefix) = temporary_name(path);
         for entry in fs_err::read_dir(folder).map_err(reading)? {
             let entry = entry.map_err(reading)?;
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
@@ -155,9 +177,34 @@ fn temporary_name(path: &Path) -> (&Path, String) {
     (path.parent().unwrap_or(Path::new(".")), format!(".{stem}-part-"))
 }
 
-impl Sources<'_> {
-    /// Returns a SHA-256 of everything whose change makes a pack out of date. A missing file counts too; the
-    /// error of packing names it.
+/// The SHA-256 that tells a pack of other sources or of another resize.
+pub(crate) fn fingerprint(resize: &RetrievalConfig, sources: impl IntoIterator<Item = Vec<u8>>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(format!("{} {}\n", resize.image_size, resize.filter.name()));
+    for source in sources {
+        hash.update(source);
+    }
+    hash.finalize().into()
+}
+
+impl Pictures for Sources<'_> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn resize(&self) -> &RetrievalConfig {
+        self.resize
+    }
+
+    fn skip_broken(&self) -> bool {
+        self.skip_broken
+    }
+
+    fn names(&self) -> Vec<PathBuf> {
+        self.files.to_vec()
+    }
+
+    /// A missing file counts too; the error of packing names it.
     fn fingerprint(&self) -> [u8; 32] {
         let each = |name: &PathBuf| {
             let metadata = std::fs::metadata(self.folder.join(name)).ok();
@@ -168,12 +215,13 @@ impl Sources<'_> {
             [in_lists(name), told.into_bytes()].concat()
         };
         let lines: Vec<Vec<u8>> = self.files.par_iter().map(each).collect();
-        let mut hash = Sha256::new();
-        hash.update(format!("{} {}\n", self.resize.image_size, self.resize.filter.name()));
-        for line in lines {
-            hash.update(line);
-        }
-        hash.finalize().into()
+        fingerprint(self.resize, lines)
+    }
+
+    fn read(&self, take: &mut dyn FnMut(Vec<Decoded>) -> Result<(), DataError>) -> Result<(), DataError> {
+        self.files.chunks(AT_ONCE).try_for_each(|files| {
+            take(files.par_iter().map(|name| self.decode(name)).collect::<Result<_, _>>()?)
+        })
     }
 }
 
@@ -274,10 +322,12 @@ pub(crate) fn set_checksum(pack: &mut [u8], images: usize) {
     }
 }
 
-/// The hash of a file, and its image unless the file is broken.
-struct Decoded {
-    sha256: String,
-    pixels: Option<Vec<u8>>,
+/// A resized image, and the hash of its file.
+pub(crate) struct Decoded {
+    /// The SHA-256 of the file; of an image in a shard, nothing.
+    pub(crate) sha256: String,
+    /// The pixels; `None` if the image is broken.
+    pub(crate) pixels: Option<Vec<u8>>,
 }
 
 /// Returns the error of a cache that cannot be written.
@@ -289,42 +339,61 @@ fn uncached(source: std::io::Error) -> DataError {
     }
 }
 
-fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<(), DataError> {
-    let side = sources.resize.image_size;
-    let images = sources.files.len();
+/// Makes a file in the folder of `path`, under a temporary name that [`Lock::wait`] knows.
+pub(crate) fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, DataError> {
     let (folder, prefix) = temporary_name(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix);
-    // The pack gets the permissions of any new file, as data sets are often shared.
+    // The file gets the permissions of any new file, as data sets are often shared.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.tempfile_in(folder).map_err(|error| {
+    builder.tempfile_in(folder).map_err(|error| {
         uncached(std::io::Error::new(
             error.kind(),
             format!("failed to make a file in {}: {error}", folder.display()),
         ))
-    })?;
-    let named = |error: std::io::Error| {
-        uncached(std::io::Error::new(error.kind(), format!("failed to write {}: {error}", path.display())))
-    };
+    })
+}
+
+/// Flushes a file that [`temporary`] made, and gives it the name `path`.
+pub(crate) fn keep(file: tempfile::NamedTempFile, path: &Path) -> Result<(), DataError> {
+    file.as_file().sync_all().map_err(|error| unwritten(path, &error))?;
+    file.persist(path).map_err(|error| unwritten(path, &error.error))?;
+    Ok(())
+}
+
+/// Returns the error of the file at `path` that cannot be written.
+pub(crate) fn unwritten(path: &Path, error: &std::io::Error) -> DataError {
+    uncached(std::io::Error::new(error.kind(), format!("failed to write {}: {error}", path.display())))
+}
+
+fn make(
+    sources: &dyn Pictures,
+    names: &[PathBuf],
+    path: &Path,
+    fingerprint: &[u8; 32],
+) -> Result<(), DataError> {
+    let (side, images) = (sources.resize().image_size, names.len());
+    let file = temporary(path)?;
+    let named = |error: std::io::Error| unwritten(path, &error);
     let start = HEADER + images * 8 + 32;
     let mut out = BufWriter::with_capacity(1 << 20, file);
     // The head is written over these zeros at the end.
     out.write_all(&vec![0; start]).map_err(named)?;
     let (mut index, mut content) = (Vec::with_capacity(images * 8), ContentHash::default());
     let black = vec![0; side * side * 3];
-    for (done, files) in sources.files.chunks(AT_ONCE).enumerate() {
-        let decoded: Vec<Decoded> =
-            files.par_iter().map(|name| sources.decode(name)).collect::<Result<_, _>>()?;
-        for (name, image) in files.iter().zip(decoded) {
+    let mut left = names.iter();
+    sources.read(&mut |decoded| {
+        for (image, name) in decoded.into_iter().zip(&mut left) {
             content.add(name, &image.sha256);
             let pixels = image.pixels.as_ref().unwrap_or(&black);
             index.extend(crc32fast::hash(pixels).to_le_bytes());
             index.extend(u32::from(image.pixels.is_none()).to_le_bytes());
             out.write_all(pixels).map_err(named)?;
         }
-        tracing::debug!("packed {} of {images} images of {}", (done + 1) * AT_ONCE, sources.name);
-    }
+        tracing::debug!("packed {} of {images} images of {}", images - left.len(), sources.name());
+        Ok(())
+    })?;
     let mut file = out.into_inner().map_err(|error| named(error.into_error()))?;
     let mut head = beginning(side, images, fingerprint);
     head.extend(content.0.finalize());
@@ -332,9 +401,7 @@ fn make(sources: &Sources<'_>, path: &Path, fingerprint: &[u8; 32]) -> Result<()
     head.extend(Sha256::digest(&head));
     std::io::Seek::rewind(&mut file).map_err(named)?;
     file.write_all(&head).map_err(named)?;
-    file.as_file().sync_all().map_err(named)?;
-    file.persist(path).map_err(|error| named(error.error))?;
-    Ok(())
+    keep(file, path)
 }
 
 impl Sources<'_> {

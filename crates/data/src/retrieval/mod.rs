@@ -46,7 +46,7 @@ pub(crate) enum Set {
 }
 
 /// The folder of the packed images, in the folder of the set, if `data.cache` names no other.
-const CACHE: &str = "invaspread-cache";
+pub(crate) const CACHE: &str = "invaspread-cache";
 
 /// A copy: its form and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

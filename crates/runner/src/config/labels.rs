@@ -24,6 +24,18 @@ const WIDTH: &str = "model.width";
 const SIZES: [&str; 6] =
     ["optim.epochs", WIDTH, "data.subset", "data.test_subset", "data.synthetic.train", "data.synthetic.test"];
 
+/// The keys that say which data set is read, and from where.
+const SOURCES: [&str; 8] = [
+    "data.name",
+    "data.folder.path",
+    "data.webdataset.path",
+    "data.webdataset.train",
+    "data.webdataset.test",
+    "data.parquet.path",
+    "data.parquet.train",
+    "data.parquet.test",
+];
+
 /// The keys that a `protocol` sets.
 static PROTOCOL: LazyLock<BTreeSet<String>> = LazyLock::new(|| keys_of("protocol"));
 
@@ -125,7 +137,7 @@ impl Config {
             row,
             label: label.or(of_method).map(str::to_owned),
             method,
-            dataset: self.dataset_label(promised),
+            dataset: self.dataset_label(&values, promised),
             profile: with(&self.groups.profile, &PROFILE),
             device: self.device.name().into(),
             model: model_label(&self.model),
@@ -146,11 +158,9 @@ impl Config {
     }
 
     /// Returns the name of the data set, followed by the name of its file if the two differ.
-    fn dataset_label(&self, promised: &Promised) -> String {
+    fn dataset_label(&self, values: &toml::Table, promised: &Promised) -> String {
         let (name, file) = (&self.data.name, &self.groups.dataset);
-        let folder = self.data.folder.path.as_deref().and_then(|path| path.to_str());
-        let as_promised =
-            promised.word("data.name") == Some(name) && promised.word("data.folder.path") == folder;
+        let as_promised = SOURCES.iter().all(|key| lookup(values, key) == lookup(&promised.0, key));
         if as_promised && name != file { format!("{name} ({file})") } else { name.clone() }
     }
 }

@@ -8,6 +8,7 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::groups::{Files, GROUPS, GroupFile, METHOD, choose, default_choices, nearest, parse, read};
 use super::identity::{FORMAT, FORMAT_KEY};
+use super::overrides::check_ranges;
 use super::schema::{OUTSIDE_IDENTITY, Schema, of_method};
 use super::tables::{leaves, lookup, merge, nested, remove};
 use super::value::{Reading, Unfit};
@@ -331,6 +332,7 @@ fn given(
     run: Option<GroupFile>,
     files: Files,
 ) -> Result<Vec<Given<'_>>, ConfigError> {
+    check_ranges(overrides)?;
     let base = read("config.toml", files)?.ok_or_else(|| ConfigError::File {
         file: "experiments/config.toml".into(),
         reason: "it is missing".into(),

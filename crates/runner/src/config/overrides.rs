@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::groups::GROUPS;
-use super::schema::{OUTSIDE_IDENTITY, Schema, of_method};
+use super::schema::{OUTSIDE_IDENTITY, SHARDS, Schema, of_method};
 use super::scoped::scoped;
 use super::value::{Reading, Unfit, pieces, unquoted};
 use super::{ConfigError, first_format};
@@ -33,6 +33,34 @@ enum Given {
     Flag(&'static str),
     /// By a flag whose text is always one path.
     Path(&'static str),
+}
+
+/// Checks that no shell has expanded a range of shards: `data.webdataset.train=s-{0..4}.tar` without quotes is five arguments, of which
+/// only the last would count.
+///
+/// # Errors
+/// Returns an error if two arguments in a row set the same key to shards that differ only in their numbers.
+pub(super) fn check_ranges(overrides: &[Override]) -> Result<(), ConfigError> {
+    let without_digits = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    let is_expanded = |pair: &&[Override]| {
+        let [one, other] = pair else { return false };
+        one.key == other.key
+            && SHARDS.contains(&one.key.as_str())
+            && one.text != other.text
+            && without_digits(&one.text) == without_digits(&other.text)
+    };
+    match overrides.windows(2).find(is_expanded) {
+        Some([one, other]) => Err(ConfigError::Value {
+            key: one.key.clone(),
+            origin: other.origin(),
+            found: format!("the key twice in a row, with {} before", one.text),
+            expected: format!(
+                "it once; a range of shards stands in quotes, or the shell makes several arguments of it: '{}=s-{{000..004}}.tar'",
+                one.key
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What a comma between values means.

@@ -10,8 +10,23 @@ use crate::methods::{Entry, NAME};
 use crate::settings::{Key, Kind};
 
 /// Keys whose values are paths. A test compares the list with the types.
-pub(super) const PATHS: [&str; 5] =
-    ["data.root", "data.cache", "data.folder.path", "model.weights", "runs.root"];
+pub(super) const PATHS: [&str; 11] = [
+    "data.root",
+    "data.cache",
+    "data.folder.path",
+    "data.webdataset.path",
+    "data.webdataset.train",
+    "data.webdataset.test",
+    "data.parquet.path",
+    "data.parquet.train",
+    "data.parquet.test",
+    "model.weights",
+    "runs.root",
+];
+
+/// The keys of shards, several of which a range in braces names.
+pub(super) const SHARDS: [&str; 4] =
+    ["data.webdataset.train", "data.webdataset.test", "data.parquet.train", "data.parquet.test"];
 
 /// Keys that change no result: settings that differ only in them describe the same run. The labels of the
 /// groups are not keys.

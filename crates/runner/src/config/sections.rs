@@ -6,7 +6,7 @@ use crate::engine::{RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer, RunLength};
 use crate::settings::Refusal;
 use invaspread_augment::{AugmentConfig, AugmentError, RandomBlur, RandomCrop, RandomSolarize, TRANSFORMS};
-use invaspread_data::{DataConfig, RetrievalConfig, Stl10Config};
+use invaspread_data::{DataConfig, RetrievalConfig, ShardsConfig, Stl10Config};
 use invaspread_losses::KeySide;
 use invaspread_tensor::{DeviceKind, Precision};
 use serde::{Deserialize, Serialize};
@@ -524,6 +524,16 @@ impl Config {
         self.data.stl10 = Some(Stl10Config::default());
         self.data.retrieval = Some(RetrievalConfig::default());
         self.data.folder.path = Some(PathBuf::new());
+        let shards = || {
+            let path = Some(PathBuf::new());
+            Some(ShardsConfig {
+                path: path.clone(),
+                train: path.clone(),
+                test: path,
+                ..ShardsConfig::default()
+            })
+        };
+        (self.data.webdataset, self.data.parquet) = (shards(), shards());
         self.model.architecture = Some(Architecture::default());
         self.model.pretrained = Some(false);
         self.model.weights = Some(PathBuf::new());

@@ -37,6 +37,7 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "data.folder.path",
             "data.held_out",
             "data.manifest",
+            "data.parquet",
             "data.partial",
             "data.retrieval",
             "data.root",
@@ -44,6 +45,7 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "data.stl10",
             "data.subset",
             "data.test_subset",
+            "data.webdataset",
             "eval.layer",
             "eval.linear",
             "eval.retrieval",
@@ -73,6 +75,18 @@ fn the_lists_of_keys_are_what_the_types_say() {
         .map(|(key, _)| key.as_str())
         .collect();
     assert_eq!(left_out, OUTSIDE_IDENTITY.into_iter().chain(["seed"]).collect());
+}
+
+#[test]
+fn a_range_of_shards_that_the_shell_expanded_is_told() {
+    let key = "data.webdataset.train";
+    let told = error(&["dataset=webdataset", &format!("{key}=s-00.tar"), &format!("{key}=s-01.tar")]);
+    assert!(
+        told.contains("a range of shards stands in quotes") && told.contains("s-00.tar before"),
+        "{told}"
+    );
+    let whole = config(&["dataset=webdataset", &format!("{key}=a.tar"), &format!("{key}=s-{{00..01}}.tar")]);
+    assert_eq!(whole.data.webdataset.unwrap().train, Some("s-{00..01}.tar".into()));
 }
 
 #[test]
