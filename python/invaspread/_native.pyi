@@ -11,6 +11,10 @@ class Images:
     def of_one_size(array: NDArray[np.uint8]) -> Images: ...
     @staticmethod
     def of_any_size(arrays: list[NDArray[np.uint8]]) -> Images: ...
+    @staticmethod
+    def of_path(
+        path: str, skip_broken: bool, needs_labels: bool
+    ) -> tuple[Images, tuple[list[str], list[int] | None, list[str] | None, list[str], list[str]]]: ...
     def __len__(self) -> int: ...
 
 class Transforms:
@@ -47,21 +51,21 @@ def measure(
     test: Labeled,
     gallery: Labeled | None,
     *,
-    metrics: list[str] | None,
-    scaled: bool,
-    intervals: str | None,
-    settings: list[str],
     same_source: Table | None,
     gallery_same_source: Table | None,
     same_source_leaves_out: str | None,
     against: Table | None,
     against_gallery: Table | None,
     library: str | None,
-) -> str: ...
+    metrics: list[str] | None,
     fmr: list[float] | None,
+    scaled: bool,
+    intervals: str | None,
+    per_class: bool,
+    settings: list[str],
+) -> str: ...
 def knn(
     test: Labeled, gallery: Labeled | None, *, k: int, temperature: float, scaled: bool
-    per_class: bool,
 ) -> tuple[list[float], NDArray[np.uint32]]: ...
 def linear(
     test: Labeled, gallery: Labeled | None, *, classifier: str, c: float, scaled: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,13 +33,25 @@ class Loader:
     epoch depend on the seed and the number of the epoch alone, never on threads, on the batch size or on a
     restart. Epochs are numbered from 1.
 
+    Files are read and decoded in the threads of the library when they are needed, and the views are cut from the
+    images as they are, of any size. Of the images themselves, only those that the threads work on are in memory.
+
     Args:
         images: A uint8 array or tensor (images, height, width, 3), or a sequence of uint8 arrays (height, width, 3) or
             Pillow images of any sizes. Contiguous arrays are used as they are, without a copy: do not write to
             them while the loader is used.
+
+            Or a path: a folder with a folder for each class, in the order and with the class numbers of
+            torchvision's `ImageFolder`; a folder of images without classes; a text file with a path in each line;
+            tar shards of WebDataset (a file, a folder, or `"shard-{000000..000004}.tar"`); or Parquet files of the
+            Hugging Face hub. Of tar shards, the places of the images are listed when the loader is made, and each
+            image is read from its place. Parquet files are read once when the loader is made: their images are
+            copied, encoded as they are, into a temporary file of about the same size, and read from there. The
+            variable TMPDIR chooses its folder.
         views: What is made of each image: `TwoViews`, `MultiCrop`, `OneView` or `Views`.
         batch_size: Images of a batch.
-        labels: One label for each image; they come back with the batches.
+        labels: One label for each image; they come back with the batches. If `images` is a path, the default is the
+            classes of the images: the numbers of `classes` where they are words, else the numbers in the files.
         seed: The seed of the order and of the views.
         shuffle: Whether each epoch has a new random order.
         drop_last: Whether a last batch that is not full is left out, as training needs.
@@ -48,11 +61,15 @@ class Loader:
         channels_last: Whether the channels of a pixel lie beside each other in memory, the layout in which
             PyTorch convolves fastest and which needs no copy. The shape is (batch, channels, size, size) in
             both cases.
+        skip_broken: Whether files that cannot be decoded are left out. Every image is then decoded once when the
+            loader is made; `skipped` counts those left out, and the others are numbered from 0 without gaps.
 
     Raises:
-        ValueError: If an argument does not fit; the message says what was found and what was expected.
+        ValueError: If an argument does not fit, or a shard is damaged; the message says what was found and what was
+            expected.
+        FileNotFoundError: If there is no such path.
 
-    Iterating raises `RuntimeError` if an image has no pixels.
+    Iterating raises `RuntimeError` if an image has no pixels or its file cannot be decoded; the message names the file.
     """
 
     def __init__(
@@ -69,6 +86,7 @@ class Loader:
         threads: int | None = None,
         output: str = "numpy",
         channels_last: bool = True,
+        skip_broken: bool = False,
     ) -> None:
         if not isinstance(views, Views):
             raise ValueError(f"views: found {views!r}, expected TwoViews(...), MultiCrop(...) or another Views")
@@ -80,7 +98,26 @@ class Loader:
                 raise ValueError(f"{name}: found {value}, expected at least {least} and below {most}")
         if output not in ("numpy", "torch"):
             raise ValueError(f'output: found {output!r}, expected "numpy" or "torch"')
-        self._images = _borrowed(images)
+        #: The names of the classes, if they are words; `labels` of a batch are places in this list.
+        self.classes: list[str] | None = None
+        #: The name of each image, if `images` is a path: the path below a folder, or the key in a shard.
+        self.names: list[str] | None = None
+        #: Sentences about the files: which were passed over, and where the classes come from.
+        self.notes: list[str] = []
+        #: The number of images that `skip_broken` has left out.
+        self.skipped = 0
+        #: The errors of those images, which name the files.
+        self.broken: list[str] = []
+        if isinstance(images, (str, bytes, os.PathLike)):
+            enter()
+            found = Images.of_path(os.fsdecode(images), skip_broken, labels is None)
+            self._images, (self.names, own, self.classes, self.notes, self.broken) = found
+            self.skipped = len(self.broken)
+            labels = own if labels is None else labels
+        elif skip_broken:
+            raise ValueError("skip_broken: found True for images in memory, expected a path beside it")
+        else:
+            self._images = _borrowed(images)
         if labels is not None and len(labels) != len(self._images):
             raise ValueError(f"labels: found {len(labels)}, expected {len(self._images)}, one for each image")
         if drop_last and len(self._images) < batch_size:
@@ -147,10 +184,10 @@ def _borrowed(images: Any) -> Images:
         if images.dtype != np.uint8:
             raise ValueError(f"images: found an array of {images.dtype}, expected uint8, 0 to 255")
         return Images.of_one_size(np.ascontiguousarray(images))
-    if hasattr(images, "shape") or isinstance(images, (str, bytes)):
-        found = f"shape {tuple(images.shape)}" if hasattr(images, "shape") else repr(images)
+    if hasattr(images, "shape"):
         raise ValueError(
-            f"images: found {found}, expected an array (images, height, width, 3) or a sequence of images"
+            f"images: found shape {tuple(images.shape)}, expected an array (images, height, width, 3), a sequence of"
+            " images or a path"
         )
     return Images.of_any_size([as_pixels(image) for image in images])
 

@@ -1,22 +1,30 @@
-//! The images of a loader: arrays of Python, borrowed without a copy.
+//! The images of a loader: arrays of Python, borrowed without a copy, or files, decoded when they are needed.
 
 use std::sync::Arc;
 
 use invaspread_augment::{ImageRef, ImageSource, SourceError, SourceImage};
+use invaspread_data::{DataError, ImageFiles, SampleLabel};
 use numpy::{
     PyArray, PyReadonlyArray, PyReadonlyArray3, PyReadonlyArray4, PyUntypedArrayMethods, ndarray::Dimension,
 };
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyFileNotFoundError, PyValueError};
 use pyo3::prelude::*;
 
 /// Images that a loader can use in any number of epochs.
 #[pyclass(frozen, module = "invaspread._native")]
 pub(crate) struct Images {
-    pub(crate) source: Arc<Borrowed>,
+    pub(crate) source: Arc<dyn ImageSource>,
 }
 
+/// What the files of images tell beside their pixels: the name of each image, its class (`None` if no image has one), the names of the
+/// classes (`None` if the classes are numbers), sentences about the input, and the errors of the images that were left out.
+type Told = (Vec<String>, Option<Vec<i64>>, Option<Vec<String>>, Vec<String>, Vec<String>);
+
+/// The advice for an image that cannot be read.
+const BROKEN: &str = "repair or remove it, or make the loader with skip_broken=True";
+
 /// Images in memory that Python owns.
-pub(crate) struct Borrowed {
+struct Borrowed {
     images: Vec<Pixels>,
     /// The arrays that keep the memory of the images.
     _arrays: Vec<Py<PyAny>>,
@@ -62,9 +70,65 @@ impl Images {
         Ok(Self { source: Arc::new(Borrowed { images, _arrays: arrays.iter().map(owner).collect() }) })
     }
 
+    /// Opens a folder of images, a list of paths, tar shards or Parquet files. With `skip_broken`, every image is decoded once, and those
+    /// that cannot be are left out. With `needs_labels`, either all images have a class or none has.
+    ///
+    /// # Errors
+    /// If there is nothing at `path`, it holds no images, a shard is damaged, or only some images have a class.
+    #[staticmethod]
+    fn of_path(py: Python<'_>, path: &str, skip_broken: bool, needs_labels: bool) -> PyResult<(Self, Told)> {
+        let open = || {
+            let mut images = ImageFiles::open(path, BROKEN)?;
+            let broken = if skip_broken { images.leave_out_broken() } else { Vec::new() };
+            Ok((images, broken))
+        };
+        let (images, broken) = py.detach(open).map_err(|error: DataError| match &error {
+            DataError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                PyFileNotFoundError::new_err(error.to_string())
+            }
+            _ => PyValueError::new_err(error.to_string()),
+        })?;
+        let (labels, classes) = if needs_labels { numbered(&images)? } else { (None, None) };
+        let names = images.names().map(str::to_owned).collect();
+        let broken = broken.iter().map(ToString::to_string).collect();
+        let told = (names, labels, classes, images.notes.clone(), broken);
+        Ok((Self { source: Arc::new(images) }, told))
+    }
+
     fn __len__(&self) -> usize {
         self.source.len()
     }
+}
+
+/// Returns the label of each image and the names of the classes. Words are numbered in their order, as by torchvision; numbers stay as
+/// they are.
+fn numbered(images: &ImageFiles) -> PyResult<(Option<Vec<i64>>, Option<Vec<String>>)> {
+    let labels: Vec<&SampleLabel> = images.labels().flatten().collect();
+    if labels.is_empty() {
+        return Ok((None, None));
+    }
+    if labels.len() < images.len() {
+        let first = images.names().zip(images.labels()).find(|(_, label)| label.is_none());
+        return Err(PyValueError::new_err(format!(
+            "images: found {} of {} images without a class, such as {}; expected one for each or for none, or labels=...",
+            images.len() - labels.len(),
+            images.len(),
+            first.map_or("", |(name, _)| name)
+        )));
+    }
+    let number = |label: &&SampleLabel| match label {
+        SampleLabel::Number(number) => Some(*number),
+        SampleLabel::Word(_) => None,
+    };
+    if let Some(numbers) = labels.iter().map(number).collect::<Option<Vec<i64>>>() {
+        return Ok((Some(numbers), None));
+    }
+    let words: Vec<String> = labels.iter().map(ToString::to_string).collect();
+    let mut classes = words.clone();
+    classes.sort_unstable();
+    classes.dedup();
+    let place = |word: &String| classes.partition_point(|class| class < word) as i64;
+    Ok((Some(words.iter().map(place).collect()), Some(classes)))
 }
 
 /// Returns the bytes of a contiguous array with three channels.

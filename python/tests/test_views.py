@@ -150,7 +150,7 @@ def test_a_loader_can_be_left_in_the_middle_and_by_several_at_once():
         (lambda: Loader(pictures(2), TwoViews(), 1, seed=-1), "seed: found -1"),
         (lambda: Loader(pictures(2), TwoViews(), 1, ahead=10**12), "ahead: found"),
         (lambda: Loader(pictures(2), TwoViews(), 1, threads=0), "threads: found 0"),
-        (lambda: Loader("folder", TwoViews(), 1), "images: found 'folder'"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, skip_broken=True), "skip_broken: found True for images in memory"),
         (lambda: Loader(pictures(2), TwoViews(), 1).set_epoch(0), "epoch: found 0"),
     ],
 )

@@ -139,13 +139,15 @@ fn interleave(planes: &[u8], side: usize) -> Vec<u8> {
     pixels
 }
 
+/// Fills `buffer` with the bytes of `file` from `position` on.
 #[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<()> {
+pub(crate) fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, position)
 }
 
+/// Fills `buffer` with the bytes of `file` from `position` on.
 #[cfg(windows)]
-fn read_at(file: &File, mut buffer: &mut [u8], mut position: u64) -> io::Result<()> {
+pub(crate) fn read_at(file: &File, mut buffer: &mut [u8], mut position: u64) -> io::Result<()> {
     use std::os::windows::fs::FileExt;
     while !buffer.is_empty() {
         match file.seek_read(buffer, position) {
