@@ -1,6 +1,8 @@
 //! The `invaspread` program as a library: it parses the arguments and prints the results. The libraries below
 //! do all computations.
 //!
+//! [`measure`](mod@measure) is `invaspread measure` for another program that holds the embeddings in memory.
+//!
 //! Another crate can build the program with a method of its own. The method then has everything that the
 //! built-in ones have: the config and its errors, checkpoints that resume exactly, suites, reports, `doctor`.
 //!
