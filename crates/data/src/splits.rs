@@ -122,7 +122,9 @@ fn cut<T: Labeled>(
 pub(crate) fn untested_note(classes: &[String], tested: &[u32]) -> Option<String> {
     const SHOWN: usize = 3;
     let mut is_tested = vec![false; classes.len()];
-    tested.iter().for_each(|&class| is_tested[class as usize] = true);
+    for &class in tested {
+        is_tested[class as usize] = true;
+    }
     let untested: Vec<&str> = classes
         .iter()
         .zip(is_tested)
@@ -141,7 +143,11 @@ pub(crate) fn untested_note(classes: &[String], tested: &[u32]) -> Option<String
 /// Returns the class of `asked` images of which none is `kept`, if there is one. Both are classes of images.
 pub(crate) fn lost(classes: usize, asked: impl Iterator<Item = u32>, kept: &[u32]) -> Option<usize> {
     let mut lost = vec![false; classes];
-    asked.for_each(|class| lost[class as usize] = true);
-    kept.iter().for_each(|&class| lost[class as usize] = false);
+    for class in asked {
+        lost[class as usize] = true;
+    }
+    for &class in kept {
+        lost[class as usize] = false;
+    }
     lost.iter().position(|lost| *lost)
 }

@@ -190,7 +190,14 @@ impl Shards {
                 take(name, label);
             };
             match self {
-                Self::Tar => tar::places(file, &mut |name, label, _| take(name, label))?,
+                Self::Tar => {
+                    let mut take_all =
+                        |name: &str, label: Option<SampleLabel>, _: Result<Place, DataError>| {
+                            take(name, label);
+                            true
+                        };
+                    tar::places(file, &mut take_all)?;
+                }
                 Self::Parquet => parquet::labels(file, &mut take)?,
             }
         }
@@ -206,6 +213,7 @@ impl Shards {
         tar::places(path, &mut |name, label, place| {
             let (name, label) = on_one_line(name, label);
             take(name, label, place.map_err(in_place));
+            true
         })
     }
 

@@ -57,19 +57,13 @@ pub(crate) fn of_shard(
     })
 }
 
-/// Calls `take` with the name, the class and the place of the image of each sample of a shard. No image is read.
-pub(super) fn places(
-    shard: &Path,
-    take: &mut dyn FnMut(&str, Option<SampleLabel>, Result<Place, DataError>),
-) -> Result<(), DataError> {
+/// Calls `take` with the name, the class and the place of the image of each sample of a shard, until it returns false. No image is
+/// read.
+pub(super) fn places(shard: &Path, take: &mut Take<'_, Place>) -> Result<(), DataError> {
     let file = open_regular(shard).map_err(reading)?.into_file();
     let place =
         |_: &mut Members<_>, member: &Member| Ok(Place { start: member.start, length: member.length });
-    let mut take_all = |key: &str, label: Option<SampleLabel>, place: Result<Place, DataError>| {
-        take(key, label, place);
-        true
-    };
-    walk(shard, file, 0, &mut 0, place, &mut take_all).map(drop)
+    walk(shard, file, 0, &mut 0, place, take).map(drop)
 }
 
 /// The files of a sample that have been read.
@@ -80,7 +74,7 @@ struct Open<P> {
 }
 
 /// Takes the name, the class and the image of a sample; returns whether to go on.
-type Take<'a, P> = dyn FnMut(&str, Option<SampleLabel>, Result<P, DataError>) -> bool + 'a;
+pub(super) type Take<'a, P> = dyn FnMut(&str, Option<SampleLabel>, Result<P, DataError>) -> bool + 'a;
 
 /// Calls `take` with the samples of a shard from position `from` on. An image is what `picture` makes of its file.
 fn walk<R: Read + Seek, P>(
