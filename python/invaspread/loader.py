@@ -111,7 +111,7 @@ class Loader:
         if isinstance(images, (str, bytes, os.PathLike)):
             enter()
             found = Images.of_path(os.fsdecode(images), skip_broken, labels is None)
-            self._images, (self.names, own, self.classes, self.notes, self.broken) = found
+            self._images, (self.names, (own, self.classes), self.notes, self.broken) = found
             self.skipped = len(self.broken)
             labels = own if labels is None else labels
         elif skip_broken:

@@ -16,9 +16,12 @@ pub(crate) struct Images {
     pub(crate) source: Arc<dyn ImageSource>,
 }
 
-/// What the files of images tell beside their pixels: the name of each image, its class (`None` if no image has one), the names of the
-/// classes (`None` if the classes are numbers), sentences about the input, and the errors of the images that were left out.
-type Told = (Vec<String>, Option<Vec<i64>>, Option<Vec<String>>, Vec<String>, Vec<String>);
+/// The label of each image (`None` if no image has one), and the names of the classes (`None` if the labels are numbers).
+type Classes = (Option<Vec<i64>>, Option<Vec<String>>);
+
+/// What the files of images tell beside their pixels: the name of each image, the classes, sentences about the input, and the errors of
+/// the images that were left out.
+type Told = (Vec<String>, Classes, Vec<String>, Vec<String>);
 
 /// The advice for an image that cannot be read.
 const BROKEN: &str = "repair or remove it, or make the loader with skip_broken=True";
@@ -88,10 +91,10 @@ impl Images {
             }
             _ => PyValueError::new_err(error.to_string()),
         })?;
-        let (labels, classes) = if needs_labels { numbered(&images)? } else { (None, None) };
+        let classes = if needs_labels { numbered(&images)? } else { (None, None) };
         let names = images.names().map(str::to_owned).collect();
         let broken = broken.iter().map(ToString::to_string).collect();
-        let told = (names, labels, classes, images.notes.clone(), broken);
+        let told = (names, classes, images.notes.clone(), broken);
         Ok((Self { source: Arc::new(images) }, told))
     }
 
@@ -102,7 +105,7 @@ impl Images {
 
 /// Returns the label of each image and the names of the classes. Words are numbered in their order, as by torchvision; numbers stay as
 /// they are.
-fn numbered(images: &ImageFiles) -> PyResult<(Option<Vec<i64>>, Option<Vec<String>>)> {
+fn numbered(images: &ImageFiles) -> PyResult<Classes> {
     let labels: Vec<&SampleLabel> = images.labels().flatten().collect();
     if labels.is_empty() {
         return Ok((None, None));

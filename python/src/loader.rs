@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use invaspread_augment::{BatchLoader, ImageSource, LoaderConfig, ViewGroup};
+use invaspread_augment::{BatchLoader, LoaderConfig, ViewGroup};
 use invaspread_random::{Purpose, Stream};
 use numpy::{IntoPyArray, PyArray1, PyArray4, PyArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
