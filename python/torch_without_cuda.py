@@ -33,7 +33,7 @@ def lines(*command):
 
 def install(folder):
     # No bytecode is made of the thousands of files, of which a test imports a few.
-    options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-compile", "--root-user-action", "ignore"]
+    options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "--no-compile", "--upgrade"]
     pip = [sys.executable, "-m", "pip", "install", *options, "--target", folder]
     subprocess.run([*pip, "--no-deps", *PACKAGES], check=True)
     subprocess.run([*pip, *NEEDED], check=True)
