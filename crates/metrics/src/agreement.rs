@@ -77,12 +77,6 @@ impl Agreement {
     }
 }
 
-/// Returns the NMI of at least one point with the arithmetic and with the geometric mean, as [`Agreement`] has
-/// them.
-pub(crate) fn normalized_information(classes: &[u32], clusters: &[u32]) -> [f64; 2] {
-    Joint::of(classes, clusters).normalized_information()
-}
-
 /// The sizes of classes, clusters and their common parts.
 struct Joint {
     points: f64,

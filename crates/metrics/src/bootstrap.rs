@@ -1,13 +1,15 @@
 //! Intervals for means over queries, by the bootstrap.
 //!
 //! With u = 1..U units (the queries, or the classes of the queries), s_u the sum of a score over the queries of a
-//! unit and n_u the number of queries that have the score:
+//! unit and n_u the number of queries that have the score (if a score has weights: the weighted sum, and the sum of
+//! the weights):
 //!
 //! `mean = Σ_u s_u / Σ_u n_u`, `mean*_b = Σ_i s_{u_i} / Σ_i n_{u_i}`, where u_1, ..., u_U are drawn from the units
 //! with replacement; the interval reaches from the α to the 1 − α quantile of mean*_1, ..., mean*_B, with
 //! `α = Φ(−√(U/(U − 1)) t)` and t the (1 + level)/2 quantile of Student's t with U − 1 degrees of freedom.
 //!
-//! Shapes: scores, one for each query, or none where it is not defined. Source: Efron and Tibshirani, "An
+//! Shapes: scores, one for each query, or none where it is not defined. The skewness of a row's count
+//! ([`Bootstrap::of_skewness`]) is computed for each draw of rows in place of the mean. Source: Efron and Tibshirani, "An
 //! Introduction to the Bootstrap", 1993, chapter 13 (the percentile interval); α, which is (1 − level)/2 for many
 //! units, makes it wide enough for few (Hesterberg, "What Teachers Should Know About the Bootstrap", The American
 //! Statistician 2015: the expanded percentile interval); with classes as units it is the cluster bootstrap (Davison
@@ -72,6 +74,23 @@ impl Interval {
     }
 }
 
+/// A score of each query, and how much it counts in the mean.
+#[derive(Debug, Clone, Copy)]
+pub struct Scored<'a> {
+    /// (queries) from -1 to 1, or none.
+    pub scores: &'a [Option<f64>],
+    /// (queries) the weight of each score; 1 if there are none.
+    pub weights: Option<&'a [u32]>,
+}
+
+impl Scored<'_> {
+    /// Returns the score of a query and its weight, if it counts.
+    fn of(&self, query: usize) -> Option<(f64, u32)> {
+        let weight = self.weights.map_or(1, |weights| weights[query]);
+        self.scores[query].filter(|_| weight > 0).map(|score| (score, weight))
+    }
+}
+
 /// Draws that are worked on together, so that the scores are read once for all of them.
 const TOGETHER: usize = 8;
 /// Kinds of units that are worked on together: their scores and numbers of draws fit into the first-level cache.
@@ -110,47 +129,129 @@ impl Bootstrap {
         scores: &[Vec<Option<f64>>],
         classes: &[u32],
     ) -> Result<Vec<Option<Interval>>, MetricError> {
-        assert!(self.resamples > 0 && self.level > 0.0 && self.level < 1.0, "{self:?}");
-        check(scores, classes.len())?;
-        if scores.is_empty() {
+        let columns: Vec<Scored> = scores.iter().map(|scores| Scored { scores, weights: None }).collect();
+        self.of_weighted(&columns, classes)
+    }
+
+    /// Does the same for scores with weights: an interval for each weighted mean.
+    ///
+    /// # Errors
+    /// Returns the errors of [`Bootstrap::of_queries`].
+    ///
+    /// # Panics
+    /// Panics where [`Bootstrap::of_classes`] does, and if there are not as many weights as scores.
+    pub fn of_weighted(
+        &self,
+        columns: &[Scored<'_>],
+        classes: &[u32],
+    ) -> Result<Vec<Option<Interval>>, MetricError> {
+        self.check();
+        check(columns, classes.len())?;
+        if columns.is_empty() {
             return Ok(Vec::new());
         }
-        let units = Units::of(scores, classes);
-        let means = self.means(&units);
-        let columns = scores.len();
-        Ok((0..columns)
+        let (units, scales) = Units::of_scores(columns, classes);
+        let sums = self.sums(&units);
+        let count = columns.len();
+        Ok((0..count)
             .map(|column| {
-                let has = |unit: &&u32| units.rows[**unit as usize * units.width + columns + column] > 0.0;
-                let with = units.kinds.iter().filter(has).count();
-                if with < Self::FEWEST_UNITS {
-                    return None;
-                }
-                let mut means: Vec<f64> = means
-                    .chunks_exact(2 * columns)
-                    .filter(|sums| sums[columns + column] > 0.0)
-                    .map(|sums| sums[column] / units.scale / sums[columns + column])
+                let with = units.with(count + column);
+                let mut means: Vec<f64> = sums
+                    .chunks_exact(2 * count)
+                    .filter(|sums| sums[count + column] > 0.0)
+                    .map(|sums| sums[column] / scales[column] / sums[count + column])
                     .collect();
-                means.sort_unstable_by(f64::total_cmp);
-                let below = part_below(self.level, with);
-                Some(Interval { low: interpolated(&means, below), high: interpolated(&means, 1.0 - below) })
+                self.between(&mut means, with)
             })
             .collect())
     }
 
-    /// Returns the sums and the numbers of each score in each draw (resamples, 2 columns).
-    fn means(&self, units: &Units) -> Vec<f64> {
+    /// Returns an interval for the skewness of the `counts` of rows, with the rows' `classes` (or their numbers) as
+    /// units. `None` if there are fewer than five units, or if all counts of nearly every draw are equal.
+    ///
+    /// # Panics
+    /// If there are not as many classes as counts, `resamples` is 0, or the level is not between 0 and 1.
+    pub fn of_skewness(&self, counts: &[u64], classes: &[u32]) -> Option<Interval> {
+        self.check();
+        assert_eq!(counts.len(), classes.len(), "one class for each row");
+        let mean = counts.iter().sum::<u64>() as f64 / counts.len().max(1) as f64;
+        // Powers of differences from the mean keep their digits where those of large counts would not.
+        let row = |count: u64| {
+            let difference = count as f64 - mean;
+            [difference, difference.powi(2), difference.powi(3), 1.0]
+        };
+        let units = Units::new(4, classes, |query, sums: &mut [f64]| {
+            sums.iter_mut().zip(row(counts[query])).for_each(|(sum, value)| *sum += value);
+        });
+        let with = units.with(3);
+        let sums = self.sums(&units);
+        let of_draw = |sums: &[f64]| {
+            let [first, second, third] = [0, 1, 2].map(|power| sums[power] / sums[3]);
+            let variance = second - first * first;
+            let moment = third - 3.0 * first * second + 2.0 * first.powi(3);
+            // Counts are whole numbers: a smaller variance is a rounding error.
+            (variance > 1e-9).then(|| moment / variance.powf(1.5))
+        };
+        let mut found: Vec<f64> = sums.chunks_exact(4).filter_map(of_draw).collect();
+        if 2 * found.len() < self.resamples {
+            return None;
+        }
+        self.between(&mut found, with)
+    }
+
+    /// Returns an interval for a measure of rows from its `value` and the influence of each row, which has the mean 0:
+    /// that of the value plus the mean influence of a draw. The rows' `classes` (or their numbers) are the units. `None`
+    /// if there are fewer than five units.
+    ///
+    /// # Errors
+    /// If an influence is not finite.
+    ///
+    /// # Panics
+    /// Panics where [`Bootstrap::of_classes`] does.
+    pub fn of_influence(
+        &self,
+        value: f64,
+        influence: &[f64],
+        classes: &[u32],
+    ) -> Result<Option<Interval>, MetricError> {
+        let largest = influence.iter().map(|one| one.abs()).fold(f64::MIN_POSITIVE, f64::max);
+        let scores: Vec<Option<f64>> = influence.iter().map(|one| Some(one / largest)).collect();
+        let column = Scored { scores: &scores, weights: None };
+        let found = self.of_weighted(&[column], classes)?.pop().flatten();
+        Ok(found.map(|Interval { low, high }| Interval {
+            low: value + largest * low,
+            high: value + largest * high,
+        }))
+    }
+
+    fn check(&self) {
+        assert!(self.resamples > 0 && self.level > 0.0 && self.level < 1.0, "{self:?}");
+    }
+
+    /// Returns the interval of the values of all draws, if there are enough units.
+    fn between(&self, values: &mut [f64], units: usize) -> Option<Interval> {
+        if units < Self::FEWEST_UNITS {
+            return None;
+        }
+        values.sort_unstable_by(f64::total_cmp);
+        let below = part_below(self.level, units);
+        Some(Interval { low: interpolated(values, below), high: interpolated(values, 1.0 - below) })
+    }
+
+    /// Returns the sums of the units of each draw (resamples, width).
+    fn sums(&self, units: &Units) -> Vec<f64> {
         let width = units.width;
         let kinds = units.rows.len() / width;
-        let mut means = vec![0.0; self.resamples * width];
-        means.par_chunks_mut(TOGETHER * width).enumerate().for_each(|(task, means)| {
-            let draws = means.len() / width;
+        let mut all = vec![0.0; self.resamples * width];
+        all.par_chunks_mut(TOGETHER * width).enumerate().for_each(|(task, sums)| {
+            let draws = sums.len() / width;
             let mut times = vec![0_u32; draws * kinds];
             for (draw, times) in times.chunks_exact_mut(kinds).enumerate() {
                 let index = (task * TOGETHER + draw) as u64;
                 draw_units(&mut Stream::new(self.seed, Purpose::Bootstrap, 0, index), &units.kinds, times);
             }
             for (block, rows) in units.rows.chunks(BLOCK * width).enumerate() {
-                for (times, sums) in times.chunks_exact(kinds).zip(means.chunks_exact_mut(width)) {
+                for (times, sums) in times.chunks_exact(kinds).zip(sums.chunks_exact_mut(width)) {
                     let times = &times[block * BLOCK..];
                     for (row, &times) in rows.chunks_exact(width).zip(times) {
                         let times = f64::from(times);
@@ -159,14 +260,15 @@ impl Bootstrap {
                 }
             }
         });
-        means
+        all
     }
 }
 
-fn check(scores: &[Vec<Option<f64>>], queries: usize) -> Result<(), MetricError> {
-    for column in scores {
-        assert_eq!(column.len(), queries, "one score for each query");
-        for (row, score) in column.iter().enumerate() {
+fn check(columns: &[Scored<'_>], queries: usize) -> Result<(), MetricError> {
+    for column in columns {
+        assert_eq!(column.scores.len(), queries, "one score for each query");
+        assert!(column.weights.is_none_or(|weights| weights.len() == queries), "one weight for each query");
+        for (row, score) in column.scores.iter().enumerate() {
             let Some(score) = score else { continue };
             if !score.is_finite() {
                 return Err(MetricError::NotFinite { what: "scores", row, value: *score as f32 });
@@ -177,40 +279,22 @@ fn check(scores: &[Vec<Option<f64>>], queries: usize) -> Result<(), MetricError>
     Ok(())
 }
 
-/// The units. Many have the same scores, and are of one kind: a draw counts kinds.
+/// The units. Many have the same sums, and are of one kind: a draw counts kinds.
 struct Units {
     /// The kind of each unit.
     kinds: Vec<u32>,
-    /// (kinds, width): the sums of the scores in fixed point, then the numbers of queries that have them.
+    /// (kinds, width): the sums of a unit of each kind.
     rows: Vec<f64>,
     width: usize,
-    /// What the sums are divided by to be sums of scores.
-    scale: f64,
 }
 
 impl Units {
-    fn of(scores: &[Vec<Option<f64>>], classes: &[u32]) -> Self {
-        let mut known = classes.to_vec();
-        known.sort_unstable();
-        known.dedup();
-        let width = 2 * scores.len();
-        let mut rows = vec![0.0; known.len() * width];
-        let mut of_unit = vec![0_u64; known.len()];
-        let unit_of: Vec<usize> =
-            classes.iter().map(|&class| known.partition_point(|&other| other < class)).collect();
-        for &unit in &unit_of {
-            of_unit[unit] += 1;
-        }
-        // A draw takes the largest unit as often as there are units at most.
-        let most = of_unit.iter().max().copied().unwrap_or(1) * known.len() as u64;
-        let scale = f64::from(BITS.saturating_sub(most.max(1).ilog2() + 1)).exp2();
-        for (column, scores) in scores.iter().enumerate() {
-            for (&unit, score) in unit_of.iter().zip(scores) {
-                if let Some(score) = score {
-                    rows[unit * width + column] += (score * scale).round();
-                    rows[unit * width + width / 2 + column] += 1.0;
-                }
-            }
+    /// Makes the units of queries with these classes; `add` adds a query to the `width` sums of its unit.
+    fn new(width: usize, classes: &[u32], add: impl Fn(usize, &mut [f64])) -> Self {
+        let (known, unit_of) = numbered(classes);
+        let mut rows = vec![0.0; known * width];
+        for (query, unit) in unit_of.into_iter().enumerate() {
+            add(query, &mut rows[unit * width..][..width]);
         }
         let (mut numbers, mut distinct) = (HashMap::new(), Vec::new());
         let kinds = rows
@@ -224,8 +308,51 @@ impl Units {
                 })
             })
             .collect();
-        Self { kinds, rows: distinct, width, scale }
+        Self { kinds, rows: distinct, width }
     }
+
+    /// Makes units with the sums of each column in fixed point, then the sums of their weights. Returns also what the
+    /// sums of each column are divided by to be sums of scores.
+    fn of_scores(columns: &[Scored<'_>], classes: &[u32]) -> (Self, Vec<f64>) {
+        let (known, unit_of) = numbered(classes);
+        let scales: Vec<f64> = columns
+            .iter()
+            .map(|column| {
+                let mut of_unit = vec![0_u64; known];
+                for (query, &unit) in unit_of.iter().enumerate() {
+                    of_unit[unit] += column.weights.map_or(1, |weights| u64::from(weights[query]));
+                }
+                // A draw takes the largest unit as often as there are units at most.
+                let most = of_unit.iter().max().copied().unwrap_or(1) * known as u64;
+                f64::from(BITS.saturating_sub(most.max(1).ilog2() + 1)).exp2()
+            })
+            .collect();
+        let count = columns.len();
+        let units = Self::new(2 * count, classes, |query, sums| {
+            for (column, scored) in columns.iter().enumerate() {
+                if let Some((score, weight)) = scored.of(query) {
+                    sums[column] += (score * f64::from(weight) * scales[column]).round();
+                    sums[count + column] += f64::from(weight);
+                }
+            }
+        });
+        (units, scales)
+    }
+
+    /// Returns the number of units whose sum `column` is above 0.
+    fn with(&self, column: usize) -> usize {
+        let has = |unit: &&u32| self.rows[**unit as usize * self.width + column] > 0.0;
+        self.kinds.iter().filter(has).count()
+    }
+}
+
+/// Returns the number of distinct classes and, for each query, the number of its class in their order.
+fn numbered(classes: &[u32]) -> (usize, Vec<usize>) {
+    let mut known = classes.to_vec();
+    known.sort_unstable();
+    known.dedup();
+    let unit_of = classes.iter().map(|&class| known.partition_point(|&other| other < class)).collect();
+    (known.len(), unit_of)
 }
 
 /// Draws as many units as there are, and adds to `times` how often each of their `kinds` is drawn.
@@ -268,7 +395,7 @@ pub(crate) fn interpolated(sorted: &[f64], part: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Bootstrap, Interval, draw_units, interpolated, part_below};
+    use super::{Bootstrap, Interval, Scored, draw_units, interpolated, part_below};
     use crate::MetricError;
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
@@ -331,6 +458,67 @@ mod tests {
                 prop_assert_eq!(found[1], (all.len() >= Bootstrap::FEWEST_UNITS).then_some(constant));
             }
         }
+    }
+
+    /// A weight is the same as that many queries with the score, in the same unit.
+    #[test]
+    fn a_weight_counts_as_so_many_queries() {
+        let mut stream = Stream::new(11, Purpose::Synthetic, 0, 0);
+        let (mut scores, mut weights, mut classes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut single, mut of_single) = (Vec::new(), Vec::new());
+        for class in 0..12 {
+            for _ in 0..stream.below(4) {
+                let (score, weight) = (Some(stream.below(5) as f64 / 4.0), stream.below(4) as u32);
+                scores.push(score);
+                weights.push(weight);
+                classes.push(class);
+                single.extend((0..weight).map(|_| score));
+                of_single.extend((0..weight).map(|_| class));
+            }
+            // Every class is a unit of both, even where all its weights are 0.
+            single.push(None);
+            of_single.push(class);
+            scores.push(None);
+            weights.push(3);
+            classes.push(class);
+        }
+        let bootstrap = Bootstrap { resamples: 300, ..Bootstrap::default() };
+        let weighted =
+            bootstrap.of_weighted(&[Scored { scores: &scores, weights: Some(&weights) }], &classes).unwrap();
+        let plain = bootstrap.of_classes(&[single], &of_single).unwrap();
+        let [weighted, plain] = [weighted[0].unwrap(), plain[0].unwrap()];
+        assert!((weighted.low - plain.low).abs() < 1e-9 && (weighted.high - plain.high).abs() < 1e-9);
+        assert!(weighted.low < weighted.high);
+    }
+
+    /// The skewness of a sum of two squares of normal numbers is 2; sets of 2,000 vary about it.
+    #[test]
+    fn the_interval_of_skewness_is_as_wide_as_skewness_varies() {
+        let counts = |set: u64| -> Vec<u64> {
+            let mut stream = Stream::new(set, Purpose::Synthetic, 0, 0);
+            let square = |stream: &mut Stream| stream.normal().powi(2);
+            (0..2000).map(|_| (50.0 * (square(&mut stream) + square(&mut stream))) as u64).collect()
+        };
+        let skewness = |counts: &[u64]| {
+            let mean = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
+            let moment = |power| counts.iter().map(|&count| (count as f64 - mean).powi(power)).sum::<f64>();
+            moment(3) / moment(2).powf(1.5) * (counts.len() as f64).sqrt()
+        };
+        let mut of_sets: Vec<f64> = (0..200).map(|set| skewness(&counts(set))).collect();
+        of_sets.sort_unstable_by(f64::total_cmp);
+        let spread = of_sets[194] - of_sets[5];
+        let rows: Vec<u32> = (0..2000).collect();
+        let bootstrap = Bootstrap { resamples: 1000, ..Bootstrap::default() };
+        let widths = (0..10).map(|set| {
+            let counts = counts(set);
+            let Interval { low, high } = bootstrap.of_skewness(&counts, &rows).unwrap();
+            assert!((low..high).contains(&skewness(&counts)));
+            high - low
+        });
+        let width = widths.sum::<f64>() / 10.0;
+        assert!((0.7..1.3).contains(&(width / spread)), "{width} {spread}");
+        assert_eq!(bootstrap.of_skewness(&[3; 2000], &rows), None);
+        assert_eq!(bootstrap.of_skewness(&[1, 2, 3, 4], &[0, 1, 2, 3]), None);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct EmbeddingShape {
 }
 
 /// The number that RankMe adds to each share.
-const RANKME_EPSILON: f64 = 1e-7;
+pub(crate) const RANKME_EPSILON: f64 = 1e-7;
 
 impl EmbeddingShape {
     /// Measures `rows` (n, d), which should have length 1. Needs n² d operations, so large sets should be
@@ -62,15 +62,26 @@ impl EmbeddingShape {
     /// # Errors
     /// If there are fewer than two rows, or a row is not finite.
     pub fn of(rows: Rows) -> Result<Self, MetricError> {
+        Self::with_kernel_sums(rows, |rows| {
+            // Each row's sum is computed by one thread, and the sums are added in order.
+            let sum = |i| (0..i).map(|j| kernel(rows, i, j)).sum::<f64>();
+            (1..rows.len()).into_par_iter().map(sum).collect()
+        })
+    }
+
+    /// Does the same with a function that gives, for each row but the first, the sum of [`kernel`] over the rows
+    /// before it.
+    pub(crate) fn with_kernel_sums(
+        rows: Rows,
+        sums: impl FnOnce(Rows) -> Vec<f64>,
+    ) -> Result<Self, MetricError> {
         rows.check_finite("embeddings")?;
         let (n, d) = (rows.len(), rows.dim);
         if n < 2 {
             let (what, advice) = ("embeddings", "use more images");
             return Err(MetricError::TooFewRows { what, found: n, needed: 2, advice });
         }
-        let plain: Vec<f64> = rows.values.iter().map(|&v| f64::from(v)).collect();
-        let mean = rows.column_means();
-        let centered: Vec<f64> = plain.iter().zip(mean.iter().cycle()).map(|(v, m)| v - m).collect();
+        let [plain, centered] = plain_and_centered(rows);
         let effective_rank = entropy_rank(&singular_values(&centered, d), 0.0);
         let mut squares = vec![0.0; d];
         for row in centered.chunks(d) {
@@ -81,7 +92,7 @@ impl EmbeddingShape {
             effective_rank,
             rank_share: effective_rank / (n - 1).min(d) as f64,
             rankme: entropy_rank(&singular_values(&plain, d), RANKME_EPSILON),
-            uniformity: uniformity(rows),
+            uniformity: (sums(rows).iter().sum::<f64>() / (n * (n - 1) / 2) as f64).ln(),
             spread: deviations.sum::<f64>() / (d as f64).sqrt(),
         })
     }
@@ -123,6 +134,14 @@ pub fn class_alignment(rows: Rows, labels: &[u32]) -> Result<Option<f64>, Metric
         let (rows, labels) = (rows.len(), labels.len());
         return Err(MetricError::LabelCount { what: "embeddings", rows, labels });
     }
+    let (distances, counts) = class_distances(rows, labels);
+    let sum: f64 = distances.iter().zip(labels).map(|(d, &label)| counts[label as usize] * d).sum();
+    let pairs = pairs_within(&counts);
+    Ok((pairs > 0.0).then(|| sum / pairs))
+}
+
+/// Returns the squared distance of each row to the mean of its class, and the number of rows of each class.
+pub(crate) fn class_distances(rows: Rows, labels: &[u32]) -> (Vec<f64>, Vec<f64>) {
     let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let (mut counts, mut means) = (vec![0.0; classes], vec![0.0; classes * rows.dim]);
     let of = |label: u32| label as usize * rows.dim..(label as usize + 1) * rows.dim;
@@ -135,17 +154,19 @@ pub fn class_alignment(rows: Rows, labels: &[u32]) -> Result<Option<f64>, Metric
             *sum /= f64::max(*count, 1.0);
         }
     }
-    let mut sum = 0.0;
-    for (row, &label) in rows.values.chunks(rows.dim).zip(labels) {
-        let squares = row.iter().zip(&means[of(label)]).map(|(&v, m)| (f64::from(v) - m).powi(2));
-        sum += counts[label as usize] * squares.sum::<f64>();
-    }
-    let pairs: f64 = counts.iter().map(|count| count * (count - 1.0) / 2.0).sum();
-    Ok((pairs > 0.0).then(|| sum / pairs))
+    let distance = |(row, &label): (&[f32], &u32)| {
+        row.iter().zip(&means[of(label)]).map(|(&v, m)| (f64::from(v) - m).powi(2)).sum()
+    };
+    (rows.values.chunks(rows.dim).zip(labels).map(distance).collect(), counts)
 }
 
-/// Returns the singular values of `values` (n, d), in no order.
-fn singular_values(values: &[f64], d: usize) -> Vec<f64> {
+/// Returns the number of pairs of two rows of one class.
+pub(crate) fn pairs_within(counts: &[f64]) -> f64 {
+    counts.iter().map(|count| count * (count - 1.0) / 2.0).sum()
+}
+
+/// Returns the product of `values` (n, d) with themselves: `Xᵀ X` (d, d) or `X Xᵀ` (n, n), the smaller one.
+pub(crate) fn smaller_gram(values: &[f64], d: usize) -> DMatrix<f64> {
     let n = values.len() / d;
     let side = n.min(d);
     let mut gram = vec![0.0; side * side];
@@ -154,7 +175,12 @@ fn singular_values(values: &[f64], d: usize) -> Vec<f64> {
     } else {
         gemm::nt(n, n, d, values, values, &mut gram);
     }
-    let eigenvalues = DMatrix::from_vec(side, side, gram).symmetric_eigenvalues();
+    DMatrix::from_vec(side, side, gram)
+}
+
+/// Returns the singular values of `values` (n, d), in no order.
+fn singular_values(values: &[f64], d: usize) -> Vec<f64> {
+    let eigenvalues = smaller_gram(values, d).symmetric_eigenvalues();
     eigenvalues.iter().map(|value| value.max(0.0).sqrt()).collect()
 }
 
@@ -168,15 +194,17 @@ fn entropy_rank(values: &[f64], epsilon: f64) -> f64 {
     (-shares.map(|share| share * share.ln()).sum::<f64>()).exp()
 }
 
-fn uniformity(rows: Rows) -> f64 {
-    let n = rows.len();
-    // Each row's sum is computed by one thread, and the sums are added in order.
-    let sums: Vec<f64> = (1..n)
-        .into_par_iter()
-        .map(|i| (0..i).map(|j| (-2.0 * exact_squared_distance(rows.row(i), rows.row(j))).exp()).sum::<f64>())
-        .collect();
-    let pairs = (n * (n - 1) / 2) as f64;
-    (sums.iter().sum::<f64>() / pairs).ln()
+/// Returns the rows in f64, as they are and less their mean row.
+pub(crate) fn plain_and_centered(rows: Rows) -> [Vec<f64>; 2] {
+    let plain: Vec<f64> = rows.values.iter().map(|&v| f64::from(v)).collect();
+    let mean = rows.column_means();
+    let centered = plain.iter().zip(mean.iter().cycle()).map(|(v, m)| v - m).collect();
+    [plain, centered]
+}
+
+/// Returns `exp(-2 |x_i - x_j|²)`, the kernel of uniformity.
+pub(crate) fn kernel(rows: Rows, i: usize, j: usize) -> f64 {
+    (-2.0 * exact_squared_distance(rows.row(i), rows.row(j))).exp()
 }
 
 #[cfg(test)]

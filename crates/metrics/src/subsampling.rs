@@ -1,6 +1,6 @@
 //! Intervals for the agreement of a clustering with the classes, by subsampling.
 //!
-//! With θ the NMI of all rows, and θ*_1, ..., θ*_B that of half of the units each (the rows, or the classes with
+//! With θ the NMI or the AMI of all rows, and θ*_1, ..., θ*_B that of half of the units each (the rows, or the classes with
 //! their rows), drawn without replacement and with the clusters as they are:
 //!
 //! `interval = θ + [q_α, q_(1−α)]`, q the quantiles of `θ*_b − mean_b θ*_b`, and α that of the bootstrap.
@@ -12,7 +12,7 @@
 //! half is larger than that of the whole, too, since it has fewer rows for each cluster; only its spread is used.
 //! The clusters are not computed again, so the interval does not hold what k-means itself would vary by.
 
-use crate::agreement::normalized_information;
+use crate::Agreement;
 use crate::bootstrap::{Bootstrap, Interval, interpolated, part_below};
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
@@ -26,7 +26,7 @@ use rayon::prelude::*;
 /// // Every tenth row is in another cluster than its class.
 /// let clusters: Vec<u32> = (0..200).map(|row| if row % 10 == 0 { (row + 1) % 4 } else { row % 4 }).collect();
 /// let rows: Vec<u32> = (0..200).collect();
-/// let [arithmetic, _] = Subsampling::default().of_nmi(&classes, &clusters, &rows).unwrap();
+/// let [arithmetic, ..] = Subsampling::default().of_agreement(&classes, &clusters, &rows).unwrap();
 /// let of_all = Agreement::between(&classes, &clusters)?.nmi_arithmetic;
 /// assert!(arithmetic.contains(of_all) && arithmetic.high - arithmetic.low < 0.2, "{arithmetic:?}");
 /// # Ok::<(), invaspread_metrics::MetricError>(())
@@ -48,33 +48,33 @@ impl Default for Subsampling {
     }
 }
 
-/// NMI with the arithmetic mean of the entropies, then with the geometric one.
-type Both = [f64; 2];
+/// NMI with the arithmetic mean of the entropies, then with the geometric one, then AMI.
+type Values = [f64; 3];
 
 impl Subsampling {
-    /// Returns an interval for each NMI of `clusters` (n) with `classes` (n): with the arithmetic and with the
-    /// geometric mean of the entropies. `None` if there are fewer than five units.
+    /// Returns an interval for each NMI of `clusters` (n) with `classes` (n), with the arithmetic and with the
+    /// geometric mean of the entropies, and for AMI. `None` if there are fewer than five units.
     ///
     /// # Panics
     /// If the lengths differ, `subsamples` is 0, or the level is not between 0 and 1.
-    pub fn of_nmi(&self, classes: &[u32], clusters: &[u32], units: &[u32]) -> Option<[Interval; 2]> {
-        self.about(classes.len(), units, &|rows| nmi(classes, clusters, rows))
+    pub fn of_agreement(&self, classes: &[u32], clusters: &[u32], units: &[u32]) -> Option<[Interval; 3]> {
+        self.about(classes.len(), units, &|rows| agreement(classes, clusters, rows))
     }
 
-    /// Returns an interval for the difference of each NMI: that of the first `clusters` less that of the second
+    /// Returns an interval for the difference of each value: that of the first `clusters` less that of the second
     /// ones, of the same rows. `None` if there are fewer than five units.
     ///
     /// # Panics
-    /// Panics where [`Subsampling::of_nmi`] does.
-    pub fn of_nmi_difference(
+    /// Panics where [`Subsampling::of_agreement`] does.
+    pub fn of_agreement_difference(
         &self,
         classes: &[u32],
         clusters: [&[u32]; 2],
         units: &[u32],
-    ) -> Option<[Interval; 2]> {
+    ) -> Option<[Interval; 3]> {
         self.about(classes.len(), units, &|rows| {
-            let [first, second] = clusters.map(|clusters| nmi(classes, clusters, rows));
-            [first[0] - second[0], first[1] - second[1]]
+            let [first, second] = clusters.map(|clusters| agreement(classes, clusters, rows));
+            [0, 1, 2].map(|which| first[which] - second[which])
         })
     }
 
@@ -83,8 +83,8 @@ impl Subsampling {
         &self,
         rows: usize,
         units: &[u32],
-        statistic: &(dyn Fn(&[u32]) -> Both + Sync),
-    ) -> Option<[Interval; 2]> {
+        statistic: &(dyn Fn(&[u32]) -> Values + Sync),
+    ) -> Option<[Interval; 3]> {
         assert!(self.subsamples > 0 && self.level > 0.0 && self.level < 1.0, "{self:?}");
         assert_eq!(rows, units.len(), "one unit for each row");
         let mut known = units.to_vec();
@@ -97,7 +97,7 @@ impl Subsampling {
         for (row, unit) in (0..).zip(units) {
             rows_of[known.partition_point(|other| other < unit)].push(row);
         }
-        let found: Vec<Both> = (0..self.subsamples as u64)
+        let found: Vec<Values> = (0..self.subsamples as u64)
             .into_par_iter()
             .map(|subsample| {
                 let mut stream = Stream::new(self.seed, Purpose::Bootstrap, 1, subsample);
@@ -110,8 +110,8 @@ impl Subsampling {
         let all: Vec<u32> = (0..rows as u32).collect();
         let whole = statistic(&all);
         let below = part_below(self.level, known.len());
-        Some([0, 1].map(|which| {
-            let mut values: Vec<f64> = found.iter().map(|both| both[which]).collect();
+        Some([0, 1, 2].map(|which| {
+            let mut values: Vec<f64> = found.iter().map(|values| values[which]).collect();
             let mean = values.iter().sum::<f64>() / values.len() as f64;
             values.sort_unstable_by(f64::total_cmp);
             let end = |part: f64| whole[which] + interpolated(&values, part) - mean;
@@ -120,9 +120,11 @@ impl Subsampling {
     }
 }
 
-fn nmi(classes: &[u32], clusters: &[u32], rows: &[u32]) -> Both {
+fn agreement(classes: &[u32], clusters: &[u32], rows: &[u32]) -> Values {
     let of = |values: &[u32]| rows.iter().map(|&row| values[row as usize]).collect::<Vec<_>>();
-    normalized_information(&of(classes), &of(clusters))
+    let Agreement { nmi_arithmetic, nmi_geometric, ami } =
+        Agreement::between(&of(classes), &of(clusters)).expect("half of five units have a row");
+    [nmi_arithmetic, nmi_geometric, ami]
 }
 
 #[cfg(test)]
@@ -143,25 +145,28 @@ mod tests {
         [classes, clusters]
     }
 
-    /// The spread of NMI over sets of rows, which the interval is to tell from one of them.
+    /// The spread over sets of rows, which the interval is to tell from one of them.
     #[test]
-    fn the_interval_is_as_wide_as_nmi_varies() {
+    fn the_intervals_are_as_wide_as_the_values_vary() {
         let count = 2000;
-        let mut of_sets: Vec<f64> = (0..200)
+        let of_sets: Vec<Agreement> = (0..200)
             .map(|set| {
                 let [classes, clusters] = drawn(set, count, 0.6);
-                Agreement::between(&classes, &clusters).unwrap().nmi_arithmetic
+                Agreement::between(&classes, &clusters).unwrap()
             })
             .collect();
-        of_sets.sort_unstable_by(f64::total_cmp);
-        let spread = of_sets[194] - of_sets[5];
         let [classes, clusters] = drawn(7, count, 0.6);
         let rows: Vec<u32> = (0..count as u32).collect();
-        let [arithmetic, geometric] = Subsampling::default().of_nmi(&classes, &clusters, &rows).unwrap();
-        let value = Agreement::between(&classes, &clusters).unwrap();
-        assert!(arithmetic.contains(value.nmi_arithmetic) && geometric.contains(value.nmi_geometric));
-        let width = arithmetic.high - arithmetic.low;
-        assert!((0.75..1.35).contains(&(width / spread)), "{width} {spread}");
+        let found = Subsampling::default().of_agreement(&classes, &clusters, &rows).unwrap();
+        let of_all = Agreement::between(&classes, &clusters).unwrap();
+        let values: [fn(&Agreement) -> f64; 3] = [|a| a.nmi_arithmetic, |a| a.nmi_geometric, |a| a.ami];
+        for (value, interval) in values.into_iter().zip(found) {
+            let mut sorted: Vec<f64> = of_sets.iter().map(value).collect();
+            sorted.sort_unstable_by(f64::total_cmp);
+            let (width, spread) = (interval.high - interval.low, sorted[194] - sorted[5]);
+            assert!(interval.contains(value(&of_all)), "{interval:?}");
+            assert!((0.75..1.35).contains(&(width / spread)), "{width} {spread}");
+        }
     }
 
     #[test]
@@ -169,12 +174,12 @@ mod tests {
         let [classes, clusters] = drawn(1, 500, 0.5);
         let rows: Vec<u32> = (0..500).collect();
         let subsampling = Subsampling { subsamples: 200, ..Subsampling::default() };
-        let same = subsampling.of_nmi_difference(&classes, [&clusters, &clusters], &rows).unwrap();
+        let same = subsampling.of_agreement_difference(&classes, [&clusters, &clusters], &rows).unwrap();
         assert!(same.iter().all(|interval| (interval.low, interval.high) == (0.0, 0.0)), "{same:?}");
-        let better = subsampling.of_nmi_difference(&classes, [&classes, &clusters], &rows).unwrap();
+        let better = subsampling.of_agreement_difference(&classes, [&classes, &clusters], &rows).unwrap();
         assert!(better.iter().all(|interval| interval.low > 0.0), "{better:?}");
         // Classes as units, of which there are too few.
         let three: Vec<u32> = classes.iter().map(|class| class % 3).collect();
-        assert_eq!(subsampling.of_nmi(&classes, &clusters, &three), None);
+        assert_eq!(subsampling.of_agreement(&classes, &clusters, &three), None);
     }
 }

@@ -70,10 +70,12 @@ pub struct VerificationScores {
     pub impostors: u64,
     /// One for each rate, in the order of [`Verification::false_match_rates`].
     pub at: Vec<FnmrAtFmr>,
+    /// (n) the number of genuine pairs of each query. Among the queries themselves, a pair is one of both its rows.
+    pub genuine_of: Vec<u32>,
 }
 
 /// The false non-match rate at one false match rate.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FnmrAtFmr {
     /// The false match rate that was asked for, from 0 to 1.
     pub fmr: f64,
@@ -81,6 +83,8 @@ pub struct FnmrAtFmr {
     pub fnmr: Option<f64>,
     /// The similarity above which a pair matches; `None` if there are too few impostor pairs.
     pub threshold: Option<f64>,
+    /// (n) how many of the genuine pairs of each query do not match.
+    pub missed_of: Vec<u32>,
 }
 
 impl Verification {
@@ -127,13 +131,20 @@ impl Verification {
 
         let thresholds: Vec<Option<f64>> =
             searches.iter().map(|search| Some(search.as_ref()?.found.expect("finished"))).collect();
-        let (genuine, below) = pairs.genuine(&thresholds);
-        let at =
-            self.false_match_rates.iter().zip(thresholds).zip(below).map(|((&fmr, threshold), below)| {
-                let fnmr = threshold.filter(|_| genuine > 0).map(|_| 100.0 * below as f64 / genuine as f64);
-                FnmrAtFmr { fmr, fnmr, threshold }
-            });
-        Ok(VerificationScores { genuine, impostors, at: at.collect() })
+        let mut counted = pairs.genuine(&thresholds).into_iter();
+        let genuine_of = counted.next().expect("the first counts all genuine pairs");
+        let pairs_of = |counts: &[u32]| {
+            let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+            if lookup.gallery.is_some() { sum } else { sum / 2 }
+        };
+        let genuine = pairs_of(&genuine_of);
+        let at = self.false_match_rates.iter().zip(thresholds).zip(counted);
+        let at = at.map(|((&fmr, threshold), missed_of)| {
+            let share = |_| 100.0 * pairs_of(&missed_of) as f64 / genuine as f64;
+            let fnmr = threshold.filter(|_| genuine > 0).map(share);
+            FnmrAtFmr { fmr, fnmr, threshold, missed_of }
+        });
+        Ok(VerificationScores { genuine, impostors, at: at.collect(), genuine_of })
     }
 }
 
@@ -251,29 +262,38 @@ impl Pairs<'_> {
         }
     }
 
-    /// Returns the number of genuine pairs, and of those with a similarity of at most each threshold.
-    fn genuine(&self, thresholds: &[Option<f64>]) -> (u64, Vec<u64>) {
+    /// Returns the number of genuine pairs of each query, and then for each threshold how many of them have a
+    /// similarity of at most that.
+    fn genuine(&self, thresholds: &[Option<f64>]) -> Vec<Vec<u32>> {
         let members = self.lookup.members();
-        let none = || (0, vec![0; thresholds.len()]);
-        (0..self.lookup.queries.rows.len())
+        let rows = self.lookup.queries.rows.len();
+        let among_themselves = self.lookup.gallery.is_none();
+        let none = || vec![vec![0_u32; rows]; 1 + thresholds.len()];
+        (0..rows)
             .into_par_iter()
-            .fold(none, |(mut count, mut below), query| {
+            .with_min_len(rows.div_ceil(4 * rayon::current_num_threads()))
+            .fold(none, |mut found, query| {
                 let of = self.of(query);
-                for row in self.lookup.relevant_of(query, &members).map(|row| row as usize) {
-                    if self.lookup.gallery.is_none() && row < query {
-                        continue;
-                    }
-                    count += 1;
+                let allowed = self.lookup.relevant_of(query, &members).map(|row| row as usize);
+                // Among the queries themselves a pair is compared once, and counts for both.
+                for row in allowed.filter(|&row| !among_themselves || row > query) {
                     let similarity = of.similarity(row);
-                    for (below, threshold) in below.iter_mut().zip(thresholds) {
-                        *below += u64::from(threshold.is_some_and(|threshold| similarity <= threshold));
+                    let below = |threshold: &Option<f64>| threshold.is_some_and(|at| similarity <= at);
+                    let counts = std::iter::once(true).chain(thresholds.iter().map(below));
+                    for (of_rows, _) in found.iter_mut().zip(counts).filter(|(_, counts)| *counts) {
+                        of_rows[query] += 1;
+                        if among_themselves {
+                            of_rows[row] += 1;
+                        }
                     }
                 }
-                (count, below)
+                found
             })
-            .reduce(none, |(a, mut first), (b, second)| {
-                first.iter_mut().zip(second).for_each(|(a, b)| *a += b);
-                (a + b, first)
+            .reduce(none, |mut first, second| {
+                for (first, second) in first.iter_mut().zip(second) {
+                    first.iter_mut().zip(second).for_each(|(a, b)| *a += b);
+                }
+                first
             })
     }
 }
@@ -437,13 +457,13 @@ mod tests {
         reason = "a test fails by panicking; the values compared are exact"
     )]
 
-    use super::{FnmrAtFmr, LIMITS, Limits, Verification, number, ordered};
+    use super::{FnmrAtFmr, LIMITS, Limits, Verification, VerificationScores, number, ordered};
     use crate::lookup::testing::{Drawn, Kind, ranked, similarities};
     use crate::{LabeledRows, Lookup, Rows};
     use proptest::prelude::*;
 
     /// The definition: all pairs in one list.
-    fn plain(lookup: &Lookup, rates: &[f64]) -> (u64, u64, Vec<FnmrAtFmr>) {
+    fn plain(lookup: &Lookup, rates: &[f64]) -> VerificationScores {
         let (mut genuine, mut impostors) = (Vec::new(), Vec::new());
         let similarities = similarities(lookup);
         for query in 0..lookup.queries.labels.len() {
@@ -452,10 +472,25 @@ mod tests {
                     continue;
                 }
                 let same = lookup.queries.labels[query] == lookup.among().labels[row];
-                let pairs = if same { &mut genuine } else { &mut impostors };
-                pairs.push(similarities[query][row] + 0.0);
+                let similarity = similarities[query][row] + 0.0;
+                if same {
+                    genuine.push((similarity, query, row));
+                } else {
+                    impostors.push(similarity);
+                }
             }
         }
+        // How many genuine pairs up to a similarity are of each query, or of each row.
+        let of_queries = |most: f64| {
+            let mut counts = vec![0; lookup.queries.labels.len()];
+            for &(_, query, row) in genuine.iter().filter(|pair| pair.0 <= most) {
+                counts[query] += 1;
+                if lookup.gallery.is_none() {
+                    counts[row] += 1;
+                }
+            }
+            counts
+        };
         impostors.sort_by(|a, b| b.total_cmp(a));
         let at = |&fmr: &f64| {
             // The lowest of the thresholds whose rate is at most `fmr`, and below which a false match is allowed.
@@ -464,12 +499,18 @@ mod tests {
             let threshold =
                 impostors.iter().copied().filter(|&t| rate(t) <= fmr + 1e-12).fold(f64::NAN, f64::min);
             let threshold = (fmr * n > 1.0 - 1e-9).then_some(threshold);
-            let fnmr = threshold
-                .filter(|_| !genuine.is_empty())
-                .map(|t| 100.0 * genuine.iter().filter(|&&g| g <= t).count() as f64 / genuine.len() as f64);
-            FnmrAtFmr { fmr, fnmr, threshold }
+            let below = |t| genuine.iter().filter(|pair| pair.0 <= t).count() as f64;
+            let fnmr =
+                threshold.filter(|_| !genuine.is_empty()).map(|t| 100.0 * below(t) / genuine.len() as f64);
+            let missed_of = of_queries(threshold.unwrap_or(f64::NEG_INFINITY));
+            FnmrAtFmr { fmr, fnmr, threshold, missed_of }
         };
-        (genuine.len() as u64, impostors.len() as u64, rates.iter().map(at).collect())
+        VerificationScores {
+            genuine: genuine.len() as u64,
+            impostors: impostors.len() as u64,
+            at: rates.iter().map(at).collect(),
+            genuine_of: of_queries(f64::INFINITY),
+        }
     }
 
     proptest! {
@@ -485,9 +526,7 @@ mod tests {
             let rates = [0.1, 0.5, 0.01, 0.25];
             let asked = Verification { false_match_rates: rates.into() };
             let found = asked.evaluate_within(Limits { bits: 6, held }, &lookup).unwrap();
-            let (genuine, impostors, at) = plain(&lookup, &rates);
-            prop_assert_eq!((found.genuine, found.impostors), (genuine, impostors));
-            prop_assert_eq!(found.at, at);
+            prop_assert_eq!(found, plain(&lookup, &rates));
         }
 
         #[test]
@@ -504,12 +543,12 @@ mod tests {
             let kind = Kind { n: 900, m: 1, dim: 9, classes: 5, form, has_gallery: false, sources: 2 };
             let drawn = Drawn::new(kind, 5);
             let asked = Verification { false_match_rates: vec![0.1, 1e-3, 1e-5] };
-            let (genuine, impostors, at) = plain(&drawn.lookup(), &asked.false_match_rates);
+            let want = plain(&drawn.lookup(), &asked.false_match_rates);
             let [some, none] = [10, 0].map(|held| Limits { bits: 9, held });
             for (threads, limits) in [(1, LIMITS), (3, LIMITS), (2, some), (2, none)] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 let found = pool.install(|| asked.evaluate_within(limits, &drawn.lookup()).unwrap());
-                assert_eq!((found.genuine, found.impostors, &found.at), (genuine, impostors, &at), "{form}");
+                assert_eq!(found, want, "{form}");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::measure::Findings;
+use super::measure::{Findings, QueryScored};
 
 /// The largest number of classes that a class is said to be confused with.
 const MOST_CONFUSED: usize = 3;
@@ -14,7 +14,7 @@ pub struct ClassScores {
     pub class: u32,
     /// The number of its queries.
     pub queries: usize,
-    /// Each metric that is a mean over queries: its name, and its mean over the queries of the class in percent, if
+    /// Each metric that is a mean over queries or over their pairs: its name, and its mean over the queries of the class in percent, if
     /// one of them has a score.
     pub metrics: Vec<(String, Option<f64>)>,
     /// The classes of the nearest rows of its queries, other than its own: the three most frequent ones, each with
@@ -36,11 +36,7 @@ impl Findings {
         let scored = self.scored();
         assert!(scored.iter().all(|one| one.scores.len() == classes.len()), "one class for each query");
         let of_class = |(class, queries): (u32, Vec<usize>)| {
-            let mean = |scores: &[Option<f64>]| {
-                let found: Vec<f64> = queries.iter().filter_map(|&query| scores[query]).collect();
-                (!found.is_empty()).then(|| 100.0 * found.iter().sum::<f64>() / found.len() as f64)
-            };
-            let metrics = scored.iter().map(|one| (one.name.clone(), mean(&one.scores))).collect();
+            let metrics = scored.iter().map(|one| (one.name.clone(), mean(one, &queries))).collect();
             let mut others: BTreeMap<u32, usize> = BTreeMap::new();
             if let Some(nearest) = &self.more.nearest_classes {
                 for other in queries.iter().filter_map(|&query| nearest[query]).filter(|&o| o != class) {
@@ -54,4 +50,17 @@ impl Findings {
         };
         queries.into_iter().map(of_class).collect()
     }
+}
+
+/// Returns the mean of the scores of some queries in percent, if one of them has a score.
+fn mean(of: &QueryScored, queries: &[usize]) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for &query in queries {
+        if let Some(score) = of.scores[query] {
+            let weight = of.weights.as_ref().map_or(1.0, |weights| f64::from(weights[query]));
+            sum += score * weight;
+            count += weight;
+        }
+    }
+    (count > 0.0).then(|| 100.0 * sum / count)
 }

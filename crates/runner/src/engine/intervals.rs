@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use invaspread_metrics::{Bootstrap, Interval, MetricError, Subsampling};
+use invaspread_metrics::{Bootstrap, Hubness, Interval, MetricError, Scored, Subsampling};
 
-use super::measure::{Findings, NMI, QueryScored};
+use super::measure::{AGREEMENTS, Findings, QueryScored};
+use super::{MoreFindings, ShapeOfRows};
 
 /// What is drawn again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,14 +26,30 @@ impl Units {
     }
 }
 
-/// How intervals are computed: by the bootstrap for a mean over queries, by subsampling for NMI.
+/// Intervals by the names of measures.
+type Named = BTreeMap<&'static str, Interval>;
+
+/// The intervals of measures that are no percentages of queries or pairs; of none that has no value.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MoreIntervals {
+    /// `effective_rank`, `rank_share`, `rankme`, `uniformity`, `class_alignment` and `spread`.
+    pub shape: BTreeMap<&'static str, Interval>,
+    /// `skewness`, and `never_retrieved` in percent.
+    pub hubness: BTreeMap<&'static str, Interval>,
+}
+
+/// How intervals are computed: by the bootstrap for a mean over queries or pairs, by subsampling for NMI and AMI, and by
+/// the bootstrap of influences for the shape of the rows.
+///
+/// FNMR is the share of the missed pairs of the queries that are drawn, at the threshold that all impostor pairs give.
+/// For hubness the rows that can be retrieved are drawn, each with the number of times that all queries retrieve it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Intervals {
     /// What is drawn again.
     pub units: Units,
     /// The bootstrap of means over queries.
     pub bootstrap: Bootstrap,
-    /// The subsampling of NMI.
+    /// The subsampling of NMI and AMI.
     pub subsampling: Subsampling,
 }
 
@@ -46,16 +63,16 @@ impl Intervals {
         }
     }
 
-    /// Returns the interval of each metric, in percent; `classes` are those of the queries. AMI has none, and no
-    /// metric has one if there are too few units.
+    /// Returns the interval of each metric, in percent; `classes` are those of the queries. No metric has one if there
+    /// are too few units.
     ///
     /// # Errors
     /// Returns an error if a score is not finite.
     pub fn of(&self, found: &Findings, classes: &[u32]) -> Result<BTreeMap<String, Interval>, MetricError> {
-        let mut all = self.of_means(found.scored(), classes)?;
+        let mut all = self.of_means(&found.scored(), classes)?;
         if let Some(clusters) = found.clusters() {
-            let intervals = self.subsampling.of_nmi(classes, clusters, &self.units_of(classes));
-            all.extend(of_nmi(intervals));
+            let intervals = self.subsampling.of_agreement(classes, clusters, &self.units_of(classes));
+            all.extend(of_agreement(intervals));
         }
         Ok(all)
     }
@@ -74,12 +91,70 @@ impl Intervals {
         second: &Findings,
         classes: &[u32],
     ) -> Result<BTreeMap<String, Interval>, MetricError> {
-        let mut all = self.of_means(paired(first, second), classes)?;
+        let mut all = self.of_means(&paired(first, second), classes)?;
         if let (Some(one), Some(other)) = (first.clusters(), second.clusters()) {
             let units = self.units_of(classes);
-            all.extend(of_nmi(self.subsampling.of_nmi_difference(classes, [one, other], &units)));
+            all.extend(of_agreement(self.subsampling.of_agreement_difference(classes, [one, other], &units)));
         }
         Ok(all)
+    }
+
+    /// Returns the intervals of the shape of rows and of hubness. `classes` are those of the rows that are measured, and
+    /// `searched` those of the rows that can be retrieved: the same without a gallery.
+    ///
+    /// # Errors
+    /// Returns an error if an influence is not finite.
+    pub fn of_more(
+        &self,
+        found: &MoreFindings,
+        classes: &[u32],
+        searched: &[u32],
+    ) -> Result<MoreIntervals, MetricError> {
+        let shape = found.shape.as_ref().map(|shape| self.of_shape(shape, classes)).transpose()?;
+        let hubness = found.hubness.as_ref().map(|hubness| self.of_hubness(hubness, searched)).transpose()?;
+        Ok(MoreIntervals { shape: shape.unwrap_or_default(), hubness: hubness.unwrap_or_default() })
+    }
+
+    fn of_shape(&self, shape: &ShapeOfRows, classes: &[u32]) -> Result<Named, MetricError> {
+        let of_sample: Vec<u32> = shape.rows.iter().map(|&row| classes[row]).collect();
+        let (of, influence) = (&shape.of, &shape.influence);
+        let share = if of.effective_rank > 0.0 { of.rank_share / of.effective_rank } else { 0.0 };
+        let of_share: Vec<f64> = influence.effective_rank.iter().map(|one| share * one).collect();
+        // A pair of a class is drawn with its class, once; a pair of rows is drawn with either of them.
+        let pairs = if self.units == Units::Classes { 0.5 } else { 1.0 };
+        let of_classes = shape.class_alignment.as_ref().map(|(value, influence)| {
+            (*value, influence.iter().map(|one| pairs * one).collect::<Vec<f64>>())
+        });
+        let measures = [
+            ("effective_rank", of.effective_rank, &influence.effective_rank),
+            ("rank_share", of.rank_share, &of_share),
+            ("rankme", of.rankme, &influence.rankme),
+            ("uniformity", of.uniformity, &influence.uniformity),
+            ("spread", of.spread, &influence.spread),
+        ];
+        let mut all = BTreeMap::new();
+        for (name, value, influence) in measures {
+            let units = self.units_of(&of_sample);
+            all.extend(
+                self.bootstrap.of_influence(value, influence, &units)?.map(|interval| (name, interval)),
+            );
+        }
+        if let Some((value, influence)) = of_classes {
+            let interval = self.bootstrap.of_influence(value, &influence, &self.units_of(classes))?;
+            all.extend(interval.map(|interval| ("class_alignment", interval)));
+        }
+        Ok(all)
+    }
+
+    fn of_hubness(&self, hubness: &Hubness, classes: &[u32]) -> Result<Named, MetricError> {
+        let units = self.units_of(classes);
+        let never: Vec<Option<f64>> =
+            hubness.counts.iter().map(|&count| Some(f64::from(u8::from(count == 0)))).collect();
+        let column = Scored { scores: &never, weights: None };
+        let never = self.bootstrap.of_weighted(&[column], &units)?.pop().flatten();
+        let skewness = hubness.skewness.and_then(|_| self.bootstrap.of_skewness(&hubness.counts, &units));
+        let named = [("skewness", skewness), ("never_retrieved", never.map(in_percent))];
+        Ok(named.into_iter().filter_map(|(name, interval)| Some((name, interval?))).collect())
     }
 
     /// Returns the number of units of queries with these classes.
@@ -92,13 +167,16 @@ impl Intervals {
 
     fn of_means(
         &self,
-        scored: Vec<QueryScored>,
+        scored: &[QueryScored],
         classes: &[u32],
     ) -> Result<BTreeMap<String, Interval>, MetricError> {
-        let (names, scores): (Vec<_>, Vec<_>) = scored.into_iter().map(|one| (one.name, one.scores)).unzip();
-        let intervals = self.bootstrap.of_classes(&scores, &self.units_of(classes))?;
-        let named = names.into_iter().zip(intervals);
-        Ok(named.filter_map(|(name, interval)| Some((name, in_percent(interval?)))).collect())
+        let columns: Vec<Scored> = scored
+            .iter()
+            .map(|one| Scored { scores: &one.scores, weights: one.weights.as_deref() })
+            .collect();
+        let intervals = self.bootstrap.of_weighted(&columns, &self.units_of(classes))?;
+        let named = scored.iter().zip(intervals);
+        Ok(named.filter_map(|(one, interval)| Some((one.name.clone(), in_percent(interval?)))).collect())
     }
 
     fn units_of(&self, classes: &[u32]) -> Vec<u32> {
@@ -120,7 +198,8 @@ fn paired(first: &Findings, second: &Findings) -> Vec<QueryScored> {
         assert_eq!(one.scores.len(), other.scores.len(), "the same queries");
         let pairs = one.scores.iter().zip(&other.scores);
         let scores = pairs.map(|(one, other)| Some(one.as_ref()? - other.as_ref()?)).collect();
-        Some(QueryScored { name: one.name, scores })
+        assert_eq!(one.weights, other.weights, "the same pairs");
+        Some(QueryScored { name: one.name, scores, weights: one.weights })
     };
     first.scored().into_iter().filter_map(difference).collect()
 }
@@ -129,9 +208,10 @@ fn in_percent(Interval { low, high }: Interval) -> Interval {
     Interval { low: 100.0 * low, high: 100.0 * high }
 }
 
-fn of_nmi(intervals: Option<[Interval; 2]>) -> impl Iterator<Item = (String, Interval)> {
-    let [geometric, arithmetic] = NMI;
-    let named = intervals
-        .map(|[of_arithmetic, of_geometric]| [(arithmetic, of_arithmetic), (geometric, of_geometric)]);
+fn of_agreement(intervals: Option<[Interval; 3]>) -> impl Iterator<Item = (String, Interval)> {
+    let [geometric, arithmetic, ami] = AGREEMENTS;
+    let named = intervals.map(|[of_arithmetic, of_geometric, of_ami]| {
+        [(arithmetic, of_arithmetic), (geometric, of_geometric), (ami, of_ami)]
+    });
     named.into_iter().flatten().map(|(name, interval)| (name.to_owned(), in_percent(interval)))
 }

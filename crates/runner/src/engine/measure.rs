@@ -72,13 +72,15 @@ pub struct Findings {
     pub(super) more: MoreFindings,
 }
 
-/// A metric that is a mean over queries.
+/// A metric that is a mean over queries, or over pairs of a query and a row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryScored {
     /// The metric's name.
     pub name: String,
     /// (n) the score of each query, from 0 to 1; `None` where it is not defined.
     pub scores: Vec<Option<f64>>,
+    /// (n) the number of pairs whose mean each score is; `None` if each query counts once.
+    pub weights: Option<Vec<u32>>,
 }
 
 impl Findings {
@@ -113,13 +115,14 @@ impl Findings {
         Measured(measured)
     }
 
-    /// Returns the metrics that are means over queries, in the order of [`Findings::measured`].
+    /// Returns the metrics that are means over queries or over their pairs, in the order of [`Findings::measured`] (NMI
+    /// and AMI are none).
     pub fn scored(&self) -> Vec<QueryScored> {
         let share = |hit: bool| Some(f64::from(u8::from(hit)));
         let mut scored = Vec::new();
         let mut add = |name: &str, scores: Vec<Option<f64>>| {
             if scores.iter().any(Option::is_some) {
-                scored.push(QueryScored { name: name.to_owned(), scores });
+                scored.push(QueryScored { name: name.to_owned(), scores, weights: None });
             }
         };
         if let Some(KnnResult { ranks, .. }) = &self.knn {
@@ -139,9 +142,8 @@ impl Findings {
                 add(name, queries.iter().map(|query| query.at_r.map(|at_r| at_r[which])).collect());
             }
         }
-        for QueryScored { name, scores } in self.more.scored() {
-            add(&name, scores);
-        }
+        let has_scores = |one: &QueryScored| one.scores.iter().any(Option::is_some);
+        scored.extend(self.more.scored().into_iter().filter(has_scores));
         scored
     }
 
@@ -294,13 +296,13 @@ fn clusters(
     Ok(Some((assignments, agreement)))
 }
 
-/// The names of NMI, geometric and arithmetic.
-pub(super) const NMI: [&str; 2] = ["nmi_geometric", "nmi_arithmetic"];
+/// The names of NMI, geometric and arithmetic, and of AMI.
+pub(super) const AGREEMENTS: [&str; 3] = ["nmi_geometric", "nmi_arithmetic", "ami"];
 
 fn agreements(agreement: &Agreement) -> [(String, f64); 3] {
     let &Agreement { nmi_arithmetic, nmi_geometric, ami } = agreement;
-    let named = [(NMI[0], nmi_geometric), (NMI[1], nmi_arithmetic), ("ami", ami)];
-    named.map(|(name, value)| (name.to_owned(), 100.0 * value))
+    let values = [nmi_geometric, nmi_arithmetic, ami];
+    [0, 1, 2].map(|which| (AGREEMENTS[which].to_owned(), 100.0 * values[which]))
 }
 
 fn retrieval_in_gallery(

@@ -41,7 +41,7 @@ pub use estimate::{Estimate, estimate};
 pub use evaluate::{EvaluateError, Evaluated, evaluate};
 pub(crate) use feed::ImageFeed;
 pub use images::{Images, Labeled};
-pub use intervals::{Intervals, Units};
+pub use intervals::{Intervals, MoreIntervals, Units};
 pub(crate) use learner::Learner;
 pub use measure::{Classed, Findings, Measured, QueryScored, measure};
 pub use more_metrics::{MoreFindings, ShapeOfRows};

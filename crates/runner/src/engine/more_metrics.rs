@@ -2,7 +2,8 @@
 
 use invaspread_metrics::{
     EmbeddingShape, Hubness, Lookup, MetricError, RankedQuery, RankingMetrics, RankingScores, Rows,
-    Verification, VerificationScores, class_alignment, l2_normalize_rows,
+    ShapeInfluence, Verification, VerificationScores, class_alignment, class_alignment_influence,
+    l2_normalize_rows,
 };
 
 use super::measure::QueryScored;
@@ -29,14 +30,17 @@ pub struct MoreFindings {
 }
 
 /// The shape of a set of rows, scaled to length 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ShapeOfRows {
-    /// The number of rows: of a set with more than 10,000, as many as that, spread evenly over it.
-    pub rows: usize,
+    /// The rows whose shape is measured: of a set with more than 10,000, as many as that, spread evenly over it.
+    pub rows: Vec<usize>,
     /// Their shape.
     pub of: EmbeddingShape,
-    /// The alignment of rows of one class, over all rows of the set; `None` if each row is alone in its class.
-    pub class_alignment: Option<f64>,
+    /// The influence of each of them on the shape.
+    pub influence: ShapeInfluence,
+    /// The alignment of rows of one class, over all rows of the set, and the influence of each of these; `None` if each
+    /// row is alone in its class.
+    pub class_alignment: Option<(f64, Vec<f64>)>,
 }
 
 impl MoreFindings {
@@ -90,13 +94,32 @@ impl MoreFindings {
         measured.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    /// Returns the metrics that are means over queries.
+    /// Returns the metrics that are means over queries or over their pairs.
     pub(super) fn scored(&self) -> Vec<QueryScored> {
+        let mut scored = self.scored_by_ranking();
+        let found = self.verification.iter();
+        scored.extend(found.flat_map(|found| found.at.iter().map(move |at| (found, at))).filter_map(
+            |(found, at)| {
+                at.fnmr?;
+                let share = |(&missed, &pairs): (&u32, &u32)| {
+                    (pairs > 0).then(|| f64::from(missed) / f64::from(pairs))
+                };
+                Some(QueryScored {
+                    name: fnmr(at.fmr),
+                    scores: at.missed_of.iter().zip(&found.genuine_of).map(share).collect(),
+                    weights: Some(found.genuine_of.clone()),
+                })
+            },
+        ));
+        scored
+    }
+
+    fn scored_by_ranking(&self) -> Vec<QueryScored> {
         let Some((scores, asked)) = &self.ranking else { return Vec::new() };
         let mut scored = Vec::new();
         let mut add = |name: String, score: &dyn Fn(&RankedQuery) -> f64| {
             let scores = scores.queries.iter().map(|query| query.as_ref().map(score)).collect();
-            scored.push(QueryScored { name, scores });
+            scored.push(QueryScored { name, scores, weights: None });
         };
         for metric in asked {
             match metric {
@@ -138,8 +161,11 @@ fn shape(lookup: &Lookup) -> Result<ShapeOfRows, MetricError> {
     let mut values = all.values.to_vec();
     l2_normalize_rows(&mut values, all.dim);
     let all = Rows::new(&values, all.dim);
-    let class_alignment = class_alignment(all, lookup.queries.labels)?;
-    let (rows, dim) = (all.len().min(MOST_SHAPED), all.dim);
-    let sample: Vec<f32> = (0..rows).flat_map(|row| all.row(row * all.len() / rows)).copied().collect();
-    Ok(ShapeOfRows { rows, of: EmbeddingShape::of(Rows::new(&sample, dim))?, class_alignment })
+    let labels = lookup.queries.labels;
+    let class_alignment = class_alignment(all, labels)?.zip(class_alignment_influence(all, labels)?);
+    let count = all.len().min(MOST_SHAPED);
+    let rows: Vec<usize> = (0..count).map(|row| row * all.len() / count).collect();
+    let sample: Vec<f32> = rows.iter().flat_map(|&row| all.row(row)).copied().collect();
+    let (of, influence) = ShapeInfluence::measure(Rows::new(&sample, all.dim))?;
+    Ok(ShapeOfRows { rows, of, influence, class_alignment })
 }

@@ -81,7 +81,7 @@ fn print(outcome: &Outcome, card: bool) {
         print_line!("settings: {}", set.join(", "));
     }
     print_measured(measured, of_metrics);
-    for line in more::lines(outcome.found.more()) {
+    for line in more::lines(outcome.found.more(), &outcome.of_more) {
         print_line!("{line}");
     }
     if let Some(intervals) = outcome.intervals.as_ref().filter(|_| !measured.0.is_empty()) {

@@ -1,7 +1,10 @@
 //! Prints what is measured beside percentages: pairs, hubness, and the shape of the rows.
 
-use invaspread_runner::engine::MoreFindings;
-use serde_json::{Value, json};
+use super::outcome::interval;
+use invaspread_metrics::Interval;
+use invaspread_runner::engine::{MoreFindings, MoreIntervals};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Returns the pairs, and the threshold of each false match rate, as JSON; null if they were not compared.
 pub(super) fn verification(found: &MoreFindings) -> Value {
@@ -16,29 +19,39 @@ pub(super) fn verification(found: &MoreFindings) -> Value {
 }
 
 /// Returns the hubness as JSON; null if it was not measured.
-pub(super) fn hubness(found: &MoreFindings) -> Value {
+pub(super) fn hubness(found: &MoreFindings, intervals: &MoreIntervals) -> Value {
     found.hubness.as_ref().map_or(Value::Null, |hubness| {
-        json!({ "k": hubness.k, "skewness": hubness.skewness, "never_retrieved": hubness.never_retrieved })
+        json!({
+            "k": hubness.k,
+            "skewness": hubness.skewness,
+            "never_retrieved": hubness.never_retrieved,
+            "intervals": named(&intervals.hubness),
+        })
     })
 }
 
+fn named(intervals: &BTreeMap<&str, Interval>) -> Map<String, Value> {
+    intervals.iter().map(|(name, ends)| ((*name).to_owned(), interval(*ends))).collect()
+}
+
 /// Returns the shape of the rows as JSON; null if it was not measured.
-pub(super) fn shape(found: &MoreFindings) -> Value {
-    found.shape.map_or(Value::Null, |shape| {
+pub(super) fn shape(found: &MoreFindings, intervals: &MoreIntervals) -> Value {
+    found.shape.as_ref().map_or(Value::Null, |shape| {
         json!({
-            "rows": shape.rows,
+            "rows": shape.rows.len(),
             "effective_rank": shape.of.effective_rank,
             "rank_share": shape.of.rank_share,
             "rankme": shape.of.rankme,
             "uniformity": shape.of.uniformity,
-            "class_alignment": shape.class_alignment,
+            "class_alignment": shape.class_alignment.as_ref().map(|(value, _)| value),
             "spread": shape.of.spread,
+            "intervals": named(&intervals.shape),
         })
     })
 }
 
 /// Returns the same as lines of text.
-pub(super) fn lines(found: &MoreFindings) -> Vec<String> {
+pub(super) fn lines(found: &MoreFindings, intervals: &MoreIntervals) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(scores) = &found.verification {
         lines.push(format!(
@@ -52,25 +65,42 @@ pub(super) fn lines(found: &MoreFindings) -> Vec<String> {
         }
     }
     if let Some(hubness) = &found.hubness {
-        let skewness = hubness.skewness.map_or("none".to_owned(), |skewness| format!("{skewness:.2}"));
+        let within = |name, digits| within(&intervals.hubness, name, digits);
+        let skewness = hubness
+            .skewness
+            .map_or("none".to_owned(), |skewness| format!("{skewness:.2}{}", within("skewness", 2)));
         lines.push(format!(
-            "hubness: skewness of N_{} {skewness}; {:.2}% of the rows are never retrieved",
-            hubness.k, hubness.never_retrieved
+            "hubness: skewness of N_{} {skewness}; {:.2}%{} of the rows are never retrieved",
+            hubness.k,
+            hubness.never_retrieved,
+            within("never_retrieved", 2)
         ));
     }
-    if let Some(shape) = found.shape {
-        let alignment =
-            shape.class_alignment.map_or("none".to_owned(), |alignment| format!("{alignment:.3}"));
+    if let Some(shape) = &found.shape {
+        let within = |name, digits| within(&intervals.shape, name, digits);
+        let alignment = shape.class_alignment.as_ref().map_or("none".to_owned(), |(alignment, _)| {
+            format!("{alignment:.3}{}", within("class_alignment", 3))
+        });
         lines.push(format!(
-            "shape of {} rows of length 1: effective rank {:.1} ({:.1}% of the largest possible), RankMe {:.1}, uniformity {:.3}, alignment of \
-             classes {alignment}, spread {:.3}",
-            shape.rows,
+            "shape of {} rows of length 1: effective rank {:.1}{} ({:.1}% of the largest possible), RankMe {:.1}{}, uniformity {:.3}{}, \
+             alignment of classes {alignment}, spread {:.3}{}",
+            shape.rows.len(),
             shape.of.effective_rank,
+            within("effective_rank", 1),
             100.0 * shape.of.rank_share,
             shape.of.rankme,
+            within("rankme", 1),
             shape.of.uniformity,
-            shape.of.spread
+            within("uniformity", 3),
+            shape.of.spread,
+            within("spread", 3)
         ));
     }
     lines
+}
+
+/// Returns the interval of a measure in brackets, if it has one.
+fn within(intervals: &BTreeMap<&str, Interval>, name: &str, digits: usize) -> String {
+    let ends = intervals.get(name);
+    ends.map_or(String::new(), |Interval { low, high }| format!(" [{low:.digits$} to {high:.digits$}]"))
 }

@@ -170,10 +170,10 @@ pub(super) fn of_findings(found: &MoreFindings, rows: usize) -> Vec<String> {
     if found.hubness.as_ref().is_some_and(|hubness| hubness.skewness.is_none()) {
         notes.push("hubness has no skewness: all rows are retrieved equally often".to_owned());
     }
-    if let Some(shape) = found.shape.filter(|shape| shape.rows < rows) {
+    if let Some(shape) = found.shape.as_ref().filter(|shape| shape.rows.len() < rows) {
         notes.push(format!(
             "rank, uniformity and spread are those of {} of the {rows} rows, spread evenly over the file",
-            shape.rows
+            shape.rows.len()
         ));
     }
     notes

@@ -8,11 +8,11 @@ use crate::commands::card::Card;
 use invaspread_metrics::Interval;
 use invaspread_runner::config::Origin;
 use invaspread_runner::embeddings::{Labels, Scaling};
-use invaspread_runner::engine::{ClassScores, Findings, Intervals, Measured, Metric};
+use invaspread_runner::engine::{ClassScores, Findings, Intervals, Measured, Metric, MoreIntervals};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// The metric whose interval comes from halves of the rows, if any does.
+/// A metric whose interval comes from halves of the rows, if it has one.
 pub(super) const NMI: &str = "nmi_arithmetic";
 
 /// What was found, and how it was measured.
@@ -24,6 +24,8 @@ pub(super) struct Outcome {
     pub(super) intervals: Option<Intervals>,
     /// The interval of each metric that has one.
     pub(super) of_metrics: BTreeMap<String, Interval>,
+    /// The intervals of hubness and of the shape.
+    pub(super) of_more: MoreIntervals,
     /// The other embeddings, if there are any.
     pub(super) comparison: Option<Comparison>,
     /// What a reader should know before trusting the numbers.
@@ -38,7 +40,8 @@ impl Outcome {
         Card {
             intervals: self.intervals.as_ref().map(|intervals| {
                 json!({
-                    "method": "expanded percentile bootstrap of the scores of queries; subsampling for NMI",
+                    "method": "expanded percentile bootstrap of the scores of queries (FNMR: of their pairs, at the threshold of all pairs); subsampling for \
+                               NMI and AMI; bootstrap of influences for the shape",
                     "units": intervals.units.name(),
                     "level": intervals.bootstrap.level,
                     "resamples": intervals.bootstrap.resamples,
@@ -104,8 +107,8 @@ impl Outcome {
                 "metrics": of_metrics.iter().map(|(name, ends)| (name, interval(*ends))).collect::<BTreeMap<_, _>>(),
             })),
             "verification": more::verification(found.more()),
-            "hubness": more::hubness(found.more()),
-            "shape": more::shape(found.more()),
+            "hubness": more::hubness(found.more(), &self.of_more),
+            "shape": more::shape(found.more(), &self.of_more),
             "per_class": per_class,
             "protocol": self.card().as_json(),
             "against": self.comparison.as_ref().map(Comparison::as_json),

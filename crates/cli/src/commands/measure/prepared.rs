@@ -10,7 +10,7 @@ use super::{notes, settings};
 use crate::failure::Failure;
 use anyhow::{Context, anyhow};
 use invaspread_runner::embeddings::{Classes, ClassesError, Embedded, Labels};
-use invaspread_runner::engine::{Intervals, RetrievalRecipe};
+use invaspread_runner::engine::{Intervals, MoreIntervals, RetrievalRecipe};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -103,12 +103,30 @@ impl Prepared {
             Some(intervals) => intervals.of(&found, classes).context(failed)?,
             None => BTreeMap::new(),
         };
+        let of_more = match &intervals {
+            Some(intervals) => {
+                let searched = measurement.classes.gallery.as_deref().unwrap_or(classes);
+                intervals.of_more(found.more(), classes, searched).context(failed)?
+            }
+            None => MoreIntervals::default(),
+        };
         let comparison = other
             .map(|other| against::compare(&found, &other, intervals.as_ref(), classes))
             .transpose()
             .context(failed)?;
         let measured = found.measured();
-        Ok(Outcome { plan, measurement, found, measured, intervals, of_metrics, comparison, notes, draws })
+        Ok(Outcome {
+            plan,
+            measurement,
+            found,
+            measured,
+            intervals,
+            of_metrics,
+            of_more,
+            comparison,
+            notes,
+            draws,
+        })
     }
 
     fn said_before(&self) -> Result<Vec<String>, Failure> {

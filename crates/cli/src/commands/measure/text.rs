@@ -18,23 +18,19 @@ pub(super) fn said_of(
 ) -> String {
     let units = intervals.units.name();
     if of_metrics.is_empty() {
-        let is_fnmr = |(name, _): &(String, f64)| name.starts_with("fnmr");
-        if measured.0.iter().all(is_fnmr) {
-            return "no intervals: FNMR has none".to_owned();
-        }
         return format!("no intervals: there are too few {units}");
     }
     let Intervals { bootstrap, subsampling, .. } = intervals;
     let of_nmi = match (of_metrics.contains_key(NMI), measured.get(NMI)) {
         (true, _) => format!(
-            "; of NMI, {} halves of the {units} in the clusters as they are; AMI has none",
+            "; of NMI and AMI, {} halves of the {units} in the clusters as they are",
             subsampling.subsamples
         ),
         (false, Some(_)) => "; NMI and AMI have none".to_owned(),
         (false, None) => String::new(),
     };
-    let of_fnmr =
-        if measured.0.iter().any(|(name, _)| name.starts_with("fnmr")) { "; FNMR has none" } else { "" };
+    let has_fnmr = of_metrics.keys().any(|name| name.starts_with("fnmr"));
+    let of_fnmr = if has_fnmr { "; of FNMR, at the threshold of all pairs" } else { "" };
     format!(
         "95% intervals for other {units}: {} bootstrap draws of the {units}, seed {}{of_nmi}{of_fnmr}",
         bootstrap.resamples, bootstrap.seed
