@@ -208,3 +208,69 @@ fn taken_sources(sources: InMemory<'_>, rows: &Embedded) -> Result<Given, Measur
     check_count(argument, &labels, rows)?;
     Ok((labels, origin))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Arrays, InMemory, Options, measure};
+    use serde_json::json;
+
+    /// Returns two rows of each of two classes, each nearest to the other row of its class.
+    fn example() -> Arrays<'static> {
+        let rows = [1.0_f64, 0.0, 0.9, 0.1, 0.0, 1.0, 0.1, 0.9];
+        Arrays {
+            embeddings: InMemory {
+                name: "embeddings",
+                element: "<f8".to_owned(),
+                shape: vec![4, 2],
+                bytes: rows.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            },
+            labels: labels("labels", [3, 3, 7, 7]),
+            gallery: None,
+            same_source: None,
+            gallery_same_source: None,
+            against: None,
+            against_gallery: None,
+        }
+    }
+
+    fn labels(name: &'static str, labels: [u8; 4]) -> InMemory<'static> {
+        InMemory { name, element: "|u1".to_owned(), shape: vec![4], bytes: labels.to_vec() }
+    }
+
+    fn named(metric: &str) -> Options {
+        Options { metrics: Some(vec![metric.to_owned()]), ..Options::default() }
+    }
+
+    #[test]
+    fn arrays_are_measured_and_a_table_of_classes_is_part_of_the_result() {
+        let found = measure(example(), &Options { per_class: true, ..named("mrr") }).expect("four rows");
+        assert_eq!(found["metrics"], json!({ "mrr": 100.0 }));
+        assert_eq!(found["test"], "embeddings");
+        let first = json!({ "class": 3, "rows": 2, "metrics": { "mrr": 100.0 }, "confused_with": [] });
+        assert_eq!(found["per_class"][0], first);
+        // Each row finds only rows of the other class, if its own class has one source.
+        let arrays = Arrays { same_source: Some(labels("same_source", [1, 1, 2, 2])), ..example() };
+        let left = measure(arrays, &named("retrieval")).expect("four rows");
+        assert_eq!((&left["without_match"], &left["metrics"]["recall_at_1"]), (&json!(4), &json!(0.0)));
+        assert!(left["per_class"].is_null());
+    }
+
+    #[test]
+    fn an_error_names_the_argument() {
+        let told = |arrays, options: &Options| {
+            measure(arrays, options).map_or_else(|error| error.to_string(), |found| found.to_string())
+        };
+        assert_eq!(
+            told(Arrays { gallery_same_source: Some(labels("x", [0; 4])), ..example() }, &named("map")),
+            "gallery_same_source: expected gallery beside it"
+        );
+        assert_eq!(
+            told(example(), &named("mmr")),
+            "metrics: found \"mmr\", expected one of default, all, knn, retrieval, nmi, precision, mrr, map, cmc, fnmr, hubness, shape"
+        );
+        assert_eq!(
+            told(example(), &Options { fmr: Some(vec![0.1]), ..Options::default() }),
+            "`fmr` changes nothing of what is measured here: fnmr is not among metrics; leave it out, or add metrics=[\"default\", \"fnmr\"]"
+        );
+    }
+}
