@@ -330,6 +330,41 @@ fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
     assert_eq!((&protocol["k"], &protocol["test_rows"]), (&measured["k"], &measured["test_images"]));
     let card = done(folder.path(), &["evaluate", weights.to_str().unwrap(), "--profile", "smoke", "--card"]);
     assert!(card.contains("  resize:                 the shorter side to 32 (bilinear)"), "{card}");
+    assert!(card.contains("95% intervals for other queries: 10000 bootstrap draws"), "{card}");
+
+    // By the protocol of a library, `evaluate` finds what `measure` finds of the embeddings that it saves.
+    let weights = weights.to_str().unwrap();
+    for library in ["paper", "lightly", "solo-learn", "dino", "pytorch-metric-learning"] {
+        let json = |arguments: &[&str]| -> serde_json::Value {
+            serde_json::from_str(&done(folder.path(), &[arguments, &["--as", library, "--json"]].concat()))
+                .unwrap()
+        };
+        let settings = ["eval.layer=pooled", "--profile", "smoke"];
+        let evaluated = json(&[&["evaluate", weights, "--embeddings", library], &settings[..]].concat());
+        let [test, train] = ["test", "train"].map(|split| format!("{library}/{split}.safetensors"));
+        let again = json(&["measure", &test, "--gallery", &train]);
+        assert!(!again["metrics"].as_object().unwrap().is_empty(), "{again}");
+        for (name, value) in again["metrics"].as_object().unwrap() {
+            // The paper's protocol in `evaluate` is that of a run, without retrieval beside kNN.
+            if library != "paper" || name.starts_with("knn") {
+                assert_eq!(&evaluated["metrics"][name], value, "{library}: {name}");
+                let of = |result: &serde_json::Value| result["intervals"]["metrics"][name].clone();
+                assert!(of(&again)["low"].is_f64(), "{again}");
+                assert_eq!(of(&evaluated), of(&again), "{library}: {name}");
+            }
+        }
+        let card = &evaluated["protocol"];
+        assert_eq!(card["as"], library);
+        for key in ["normalized", "ranking", "k", "temperature", "recall_at", "intervals"] {
+            assert_eq!(card[key], again["protocol"][key], "{library}: {key}");
+        }
+        assert_eq!(card["normalized"], library != "solo-learn");
+    }
+    let twice = ["evaluate", weights, "--as", "dino", "eval.k=7", "--profile", "smoke"];
+    refused(folder.path(), &twice, 2, &["`eval.k` is set by `--as dino`"]);
+    let none = ["evaluate", weights, "--profile", "smoke", "--intervals", "none", "--json"];
+    let none: serde_json::Value = serde_json::from_str(&done(folder.path(), &none)).unwrap();
+    assert!(none["intervals"].is_null() && none["protocol"]["intervals"].is_null(), "{none}");
 }
 
 /// Writes a folder of gray images, four of each of two classes; `broken` images of the first class are

@@ -228,6 +228,15 @@ pub(crate) struct EvaluateArguments {
     /// train.safetensors
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) embeddings: Option<PathBuf>,
+    /// Measure by the protocol of another library: k, temperature, scaling and metrics (lightly, solo-learn and dino need a data
+    /// set whose test classes are trained on; each is described with its source in the README). The layer is that of
+    /// eval.layer; those libraries measure the pooled features
+    #[arg(long = "as", value_name = "LIBRARY", value_enum)]
+    pub(crate) peer: Option<Peer>,
+    /// What is drawn again for the 95 % intervals: queries (would other images of these classes give the same?),
+    /// classes (would other classes?), or none; queries where the test classes are trained on, else classes, if not given
+    #[arg(long, value_name = "UNITS", value_enum)]
+    pub(crate) intervals: Option<Redrawn>,
     /// Print the protocol beside the numbers: k, gallery, layer, resize, ties and so on; in JSON it always is
     #[arg(long)]
     pub(crate) card: bool,

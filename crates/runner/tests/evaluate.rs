@@ -21,16 +21,16 @@ fn a_checkpoint_scores_what_its_run_recorded() {
     let outcome = train(&small_run(), &place, &images(), &mut Silent, &Stop::new(), &mut |_| Ok(())).unwrap();
     let Outcome::Trained(trained) = outcome else { panic!("nothing stopped it") };
     for file in [place.checkpoints.last(), place.checkpoints.state()] {
-        let found = evaluate(&small_run(), &images(), &open_weights(&file).unwrap()).unwrap();
+        let found = evaluate(&small_run(), &images(), &open_weights(&file).unwrap(), None).unwrap();
         assert_eq!(found.measured, trained.last);
         assert_eq!(found.embeddings.test.values, trained.embeddings.test.values);
     }
-    let best = evaluate(&small_run(), &images(), &open_weights(&place.checkpoints.best()).unwrap()).unwrap();
+    let best = evaluate(&small_run(), &images(), &open_weights(&place.checkpoints.best()).unwrap(), None).unwrap();
     assert_eq!(best.measured.headline(), Some(("knn_top1", trained.best.headline)));
 
     let wider = Recipe { network: small(16).into(), ..small_run() };
     let last = open_weights(&place.checkpoints.last()).unwrap();
-    let message = evaluate(&wider, &images(), &last).unwrap_err().to_string();
+    let message = evaluate(&wider, &images(), &last, None).unwrap_err().to_string();
     assert!(message.contains("last.safetensors") && message.contains("bn1.weight: found ["), "{message}");
     let message = open_weights(&folder.path().join("no.safetensors")).unwrap_err().to_string();
     assert!(message.contains("no.safetensors"), "{message}");
@@ -83,7 +83,7 @@ fn weights_with_a_nan_are_an_error() {
         candle_core::safetensors::save(&tensors, &broken).unwrap();
         let message = match open_weights(&broken) {
             Err(error) => error.to_string(),
-            Ok(weights) => evaluate(&recipe, &images(), &weights).unwrap_err().to_string(),
+            Ok(weights) => evaluate(&recipe, &images(), &weights, None).unwrap_err().to_string(),
         };
         assert!(message.contains(name) && message.contains("NaN"), "{name}: {message}");
         tried += 1;

@@ -3,9 +3,13 @@
 
 use super::card::{Card, Gallery};
 use super::destination::{Destination, Mark};
+use super::measure::names::Names;
+use super::measure::outcome::{of_metrics_as_json, protocol_of};
+use super::measure::peers::{self, Protocol};
+use super::measure::text::said_of;
 use super::origin::Origin;
 use super::{print_json, print_measured};
-use crate::arguments::EvaluateArguments;
+use crate::arguments::{EvaluateArguments, Redrawn};
 use crate::failure::Failure;
 use crate::output::{note, print_line};
 use anyhow::{Context, anyhow};
@@ -13,7 +17,9 @@ use invaspread_data::Dataset;
 use invaspread_models::WeightsFile;
 use invaspread_runner::config::{Override, Work, expand};
 use invaspread_runner::embeddings;
-use invaspread_runner::engine::{self, Embeddings, Recipe};
+use invaspread_runner::engine::{
+    self, Embeddings, Intervals, Metric, OtherProtocol, Recipe, Selection, Units,
+};
 use invaspread_runner::launch::images;
 use invaspread_runner::memory::Memory;
 use invaspread_runner::methods::Layer;
@@ -39,16 +45,45 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let of_data = |one: &Override| one.key.starts_with("data") || one.key == "profile";
     let is_held_out =
         config.data.held_out == Some(true) && origin.file.is_some() && !overrides.iter().any(of_data);
-    let (recipe, images) = (config.recipe(), images(&dataset));
+    let images = images(&dataset);
+    let peer = arguments.peer.map(peers::of);
+    let origin = match &peer {
+        Some(peer) => by(peer, &dataset, images.gallery.is_some(), &weights, &overrides)?,
+        None => origin,
+    };
+    let config = &origin.config;
+    let recipe = config.recipe();
     let files = match &arguments.embeddings {
         Some(folder) => files(folder, images.gallery.is_some(), &path)?,
         None => Vec::new(),
     };
-    let result = engine::evaluate(&recipe, &images, &weights).context("failed to evaluate the weights")?;
+    let other = peer.as_ref().map(|peer| OtherProtocol {
+        selection: Selection { metrics: peer.metrics.to_vec(), ..Selection::default() },
+        unscaled: peer.unscaled,
+    });
+    let result = engine::evaluate(&recipe, &images, &weights, other.as_ref())
+        .context("failed to evaluate the weights")?;
     save(&files, &dataset, &result.embeddings, &path, recipe.layer)?;
     let loaded = &result.loaded;
+    let units = match (arguments.intervals, &images.gallery) {
+        (Some(Redrawn::None), _) => None,
+        (Some(Redrawn::Queries), _) | (None, Some(_)) => Some(Units::Queries),
+        (Some(Redrawn::Classes), _) | (None, None) => Some(Units::Classes),
+    };
+    let intervals = units.map(|units| Intervals::new(units, recipe.seed));
+    let of_metrics = match &intervals {
+        Some(intervals) => {
+            intervals.of(&result.found, &dataset.test.labels).context("failed to find the intervals")?
+        }
+        None => BTreeMap::new(),
+    };
     let among = images.gallery.is_some().then(|| dataset.gallery().len());
-    let card = card(&recipe, &dataset, among, &path);
+    let votes = peer.as_ref().is_none_or(|peer| peer.metrics.contains(&Metric::Knn));
+    let voters = among.filter(|_| votes);
+    let card = Card {
+        intervals: intervals.as_ref().map(protocol_of),
+        ..card(&recipe, &dataset, among, peer.as_ref(), &path)
+    };
     if arguments.json {
         return Ok(print_json(&json!({
             "weights": path,
@@ -64,10 +99,11 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "train_images": dataset.train.len(),
             "test_images": dataset.test.len(),
             "layer": recipe.layer,
-            "k": among.map(|_| config.eval.k),
-            "k_used": among.map(|among| config.eval.k.min(among)),
-            "temperature": among.map(|_| config.eval.temperature),
-            "metrics": result.measured.0.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "k": voters.map(|_| config.eval.k),
+            "k_used": voters.map(|among| config.eval.k.min(among)),
+            "temperature": voters.map(|_| config.eval.temperature),
+            "metrics": result.measured.0.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "intervals": intervals.as_ref().map(|intervals| of_metrics_as_json(intervals, &of_metrics)),
             "protocol": card.as_json(),
             "state_dict": loaded.place,
             "prefix_dropped": loaded.prefix,
@@ -82,8 +118,11 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         (Some(true), false) => "training images, which the network may have been trained on",
         _ => "test images",
     };
-    print_line!("{}, {} {measured}; {}", dataset.name, dataset.test.len(), protocol(&recipe, among));
-    print_measured(&result.measured, &BTreeMap::new());
+    print_line!("{}, {} {measured}; {}", dataset.name, dataset.test.len(), protocol(&recipe, among, votes));
+    print_measured(&result.measured, &of_metrics);
+    if let Some(intervals) = &intervals {
+        print_line!("{}", said_of(intervals, &of_metrics, &result.measured));
+    }
     if arguments.card {
         for line in card.lines() {
             print_line!("{line}");
@@ -119,8 +158,39 @@ pub(super) fn open(path: &Path, within: Option<&str>) -> Result<WeightsFile, Fai
     })
 }
 
+/// Returns the config of the weights with the settings of another library's protocol.
+///
+/// # Errors
+/// Returns an error of usage if the protocol classifies by votes and nothing can vote, or a setting is typed that it sets.
+fn by(
+    peer: &Protocol,
+    dataset: &Dataset,
+    has_gallery: bool,
+    weights: &WeightsFile,
+    overrides: &[Override],
+) -> Result<Origin, Failure> {
+    if peer.needs_gallery && !has_gallery {
+        return Err(Failure::Usage(anyhow!(
+            "`--as {}` classifies by the votes of training images, and the test classes of {} are not those of training: leave it out, or \
+             name another data set",
+            peer.name,
+            dataset.name
+        )));
+    }
+    let all = peer.over(Names::Flags, overrides.to_vec(), has_gallery)?;
+    let mut origin = Origin::of(weights, &all)?;
+    origin.arguments = Origin::of(weights, overrides)?.arguments;
+    Ok(origin)
+}
+
 /// Returns the protocol. If there is a gallery, `among` is the number of its images.
-fn card(recipe: &Recipe, dataset: &Dataset, among: Option<usize>, path: &Path) -> Card {
+fn card(
+    recipe: &Recipe,
+    dataset: &Dataset,
+    among: Option<usize>,
+    peer: Option<&Protocol>,
+    path: &Path,
+) -> Card {
     let augment = &recipe.augment;
     let size = augment.size;
     let squashed =
@@ -134,13 +204,21 @@ fn card(recipe: &Recipe, dataset: &Dataset, among: Option<usize>, path: &Path) -
     let gallery = among.map(|rows| Gallery {
         name: format!("training images of {}", dataset.name),
         rows,
-        votes: Some((recipe.neighbors, recipe.vote_temperature)),
+        votes: peer
+            .is_none_or(|peer| peer.metrics.contains(&Metric::Knn))
+            .then_some((recipe.neighbors, recipe.vote_temperature)),
     });
-    let retrieves = gallery.is_none() || recipe.retrieval_beside_knn;
+    let retrieves = match peer {
+        Some(peer) => peer.metrics.contains(&Metric::Retrieval),
+        None => gallery.is_none() || recipe.retrieval_beside_knn,
+    };
+    // The embedding layer of a network scales its rows itself.
+    let is_normalized = recipe.layer == Layer::Embedding || peer.is_none_or(|peer| !peer.unscaled);
     Card {
+        of_library: peer.map(|peer| peer.name),
         test_rows: dataset.test.len(),
         gallery,
-        is_normalized: true,
+        is_normalized,
         layer: Some(layer_name(recipe.layer).to_owned()),
         ks: if retrieves { recipe.retrieval.recall_at.clone() } else { Vec::new() },
         resize: Some(resize),
@@ -158,9 +236,12 @@ fn layer_name(layer: Layer) -> &'static str {
 }
 
 /// Describes how the embeddings are measured. If there is a gallery, `among` is the number of its images.
-fn protocol(recipe: &Recipe, among: Option<usize>) -> String {
+fn protocol(recipe: &Recipe, among: Option<usize>, votes: bool) -> String {
     let layer = layer_name(recipe.layer);
     let Some(among) = among else { return format!("each among the others, of the {layer}") };
+    if !votes {
+        return format!("each among {among} training images, of the {layer}");
+    }
     let (asked, temperature) = (recipe.neighbors, recipe.vote_temperature);
     let all = if among < asked { format!(" (all {among} there are)") } else { String::new() };
     format!("kNN with k = {asked}{all}, temperature {temperature}, of the {layer}")

@@ -114,6 +114,15 @@ impl Outputs {
         self.unit_rows(&parts)
     }
 
+    /// Returns the rows on the host as the network computes them. Those of the embedding have length 1 all the same.
+    ///
+    /// # Errors
+    /// Returns an error if candle fails.
+    pub(crate) fn as_computed(&self) -> Result<Embeddings, EngineError> {
+        let gallery = self.gallery.as_ref().map(|parts| on_host(parts)).transpose()?;
+        Ok(Embeddings { gallery, test: on_host(&self.test)? })
+    }
+
     /// Copies batches of this output to the host, as unit rows.
     fn unit_rows(&self, parts: &[Tensor]) -> Result<Features, EngineError> {
         if self.layer == Layer::Embedding { on_host(parts) } else { unit_rows(parts) }

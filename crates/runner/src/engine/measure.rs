@@ -96,7 +96,7 @@ impl Findings {
     }
 
     /// Returns the metrics as a run records them: the same ones after every epoch and for every data set.
-    fn recorded(&self) -> Measured {
+    pub(super) fn recorded(&self) -> Measured {
         let mut measured = Vec::new();
         if let Some(result) = &self.knn {
             measured.extend(accuracies(result));
@@ -355,15 +355,34 @@ impl Images {
         embeddings: &Embeddings,
         epoch: u64,
         last: bool,
-    ) -> Result<Measured, MetricError> {
-        let test = Classed { features: &embeddings.test, labels: &self.test.labels };
-        let gallery = self.gallery.as_ref().zip(embeddings.gallery.as_ref());
-        let gallery = gallery.map(|(gallery, found)| Classed { features: found, labels: &gallery.labels });
+    ) -> Result<Findings, MetricError> {
+        let (test, gallery) = self.classed(embeddings);
         let mut findings = measure_epoch(recipe, test, gallery, self.classes, epoch, last)?;
         if let Some(gallery) = gallery.filter(|_| last && recipe.retrieval_beside_knn) {
             findings.retrieval = Some(retrieval_in_gallery(recipe, test, gallery)?);
         }
-        Ok(findings.recorded())
+        Ok(findings)
+    }
+
+    /// Measures what `selection` asks for.
+    ///
+    /// # Errors
+    /// Returns the errors of [`measure`].
+    pub(super) fn measure_selected(
+        &self,
+        recipe: &Recipe,
+        selection: &Selection,
+        embeddings: &Embeddings,
+    ) -> Result<Findings, MetricError> {
+        let (test, gallery) = self.classed(embeddings);
+        measure(recipe, selection, test, gallery, None, self.classes)
+    }
+
+    /// Returns embeddings of the test images and of the gallery, if there is one, with their classes.
+    fn classed<'a>(&'a self, embeddings: &'a Embeddings) -> (Classed<'a>, Option<Classed<'a>>) {
+        let test = Classed { features: &embeddings.test, labels: &self.test.labels };
+        let gallery = self.gallery.as_ref().zip(embeddings.gallery.as_ref());
+        (test, gallery.map(|(gallery, found)| Classed { features: found, labels: &gallery.labels }))
     }
 
     /// Measures on the GPU that holds the outputs, in an epoch that is not the last: kNN with a gallery,

@@ -38,7 +38,7 @@ pub use embed::Embeddings;
 pub(crate) use embed::{BATCH, chosen, embed, embed_some, on_host};
 pub use error::EngineError;
 pub use estimate::{Estimate, estimate};
-pub use evaluate::{EvaluateError, Evaluated, evaluate};
+pub use evaluate::{EvaluateError, Evaluated, OtherProtocol, evaluate};
 pub(crate) use feed::ImageFeed;
 pub use images::{Images, Labeled};
 pub use intervals::{Intervals, MoreIntervals, Units};

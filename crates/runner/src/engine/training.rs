@@ -431,7 +431,7 @@ impl<'a> Training<'a> {
                     let what = "an embedding".to_owned();
                     return Err(self.not_finite(what, f64::from(found), epoch, self.batches));
                 }
-                let measured = self.data.images.measure(self.recipe, &embeddings, epoch, last)?;
+                let measured = self.data.images.measure(self.recipe, &embeddings, epoch, last)?.recorded();
                 (Some(embeddings), measured)
             }
         };

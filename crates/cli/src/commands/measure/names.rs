@@ -2,7 +2,7 @@
 
 /// The one who asks, and so knows an argument by this name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Names {
+pub(in crate::commands) enum Names {
     /// The program: `--same-source FILE`.
     Flags,
     /// The Python module: `same_source`.

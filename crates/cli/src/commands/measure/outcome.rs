@@ -38,15 +38,7 @@ impl Outcome {
     /// Returns the protocol.
     pub(super) fn card(&self) -> Card {
         Card {
-            intervals: self.intervals.as_ref().map(|intervals| {
-                json!({
-                    "method": "expanded percentile bootstrap of the scores of queries (FNMR: of their pairs, at the threshold of all pairs); subsampling for \
-                               NMI and AMI; bootstrap of influences for the shape",
-                    "units": intervals.units.name(),
-                    "level": intervals.bootstrap.level,
-                    "resamples": intervals.bootstrap.resamples,
-                })
-            }),
+            intervals: self.intervals.as_ref().map(protocol_of),
             of_library: self.plan.protocol.as_ref().map(|protocol| protocol.name),
             ..self.measurement.card(self.plan.scaling)
         }
@@ -98,14 +90,7 @@ impl Outcome {
             "settings": settings,
             "notes": self.notes,
             "metrics": self.measured.0.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "intervals": intervals.map(|intervals| json!({
-                "units": intervals.units.name(),
-                "level": intervals.bootstrap.level,
-                "resamples": intervals.bootstrap.resamples,
-                "subsamples": of_metrics.contains_key(NMI).then_some(intervals.subsampling.subsamples),
-                "seed": intervals.bootstrap.seed,
-                "metrics": of_metrics.iter().map(|(name, ends)| (name, interval(*ends))).collect::<BTreeMap<_, _>>(),
-            })),
+            "intervals": intervals.as_ref().map(|intervals| of_metrics_as_json(intervals, of_metrics)),
             "verification": more::verification(found.more()),
             "hubness": more::hubness(found.more(), &self.of_more),
             "shape": more::shape(found.more(), &self.of_more),
@@ -114,6 +99,33 @@ impl Outcome {
             "against": self.comparison.as_ref().map(Comparison::as_json),
         })
     }
+}
+
+/// Returns how intervals are computed, for the protocol of `measure` and `evaluate`.
+pub(in crate::commands) fn protocol_of(intervals: &Intervals) -> Value {
+    json!({
+        "method": "expanded percentile bootstrap of the scores of queries (FNMR: of their pairs, at the threshold of all pairs); subsampling for \
+                   NMI and AMI; bootstrap of influences for the shape",
+        "units": intervals.units.name(),
+        "level": intervals.bootstrap.level,
+        "resamples": intervals.bootstrap.resamples,
+    })
+}
+
+/// Returns the intervals of metrics as JSON.
+pub(in crate::commands) fn of_metrics_as_json(
+    intervals: &Intervals,
+    of_metrics: &BTreeMap<String, Interval>,
+) -> Value {
+    let Intervals { units, bootstrap, subsampling } = intervals;
+    json!({
+        "units": units.name(),
+        "level": bootstrap.level,
+        "resamples": bootstrap.resamples,
+        "subsamples": of_metrics.contains_key(NMI).then_some(subsampling.subsamples),
+        "seed": bootstrap.seed,
+        "metrics": of_metrics.iter().map(|(name, ends)| (name, interval(*ends))).collect::<BTreeMap<_, _>>(),
+    })
 }
 
 /// Returns an interval as JSON.

@@ -21,17 +21,17 @@ use anyhow::anyhow;
 use invaspread_runner::config::Override;
 use invaspread_runner::engine::Metric;
 
-/// What a protocol sets.
-pub(super) struct Protocol {
-    pub(super) name: &'static str,
+/// What a protocol sets, for `measure` and `evaluate`.
+pub(in crate::commands) struct Protocol {
+    pub(in crate::commands) name: &'static str,
     /// What sets them, in messages to the program's user and to Python's.
     set_by: [&'static str; 2],
     /// Keys and values of settings.
     settings: &'static [(&'static str, &'static str)],
-    pub(super) metrics: &'static [Metric],
-    pub(super) unscaled: bool,
+    pub(in crate::commands) metrics: &'static [Metric],
+    pub(in crate::commands) unscaled: bool,
     /// Whether it has no meaning without a gallery.
-    needs_gallery: bool,
+    pub(in crate::commands) needs_gallery: bool,
 }
 
 macro_rules! set_by {
@@ -41,7 +41,7 @@ macro_rules! set_by {
 }
 
 /// Returns the protocol of a library.
-pub(super) fn of(peer: Peer) -> Protocol {
+pub(in crate::commands) fn of(peer: Peer) -> Protocol {
     const KNN: &[Metric] = &[Metric::Knn];
     match peer {
         Peer::Paper => Protocol {
@@ -92,7 +92,7 @@ impl Protocol {
     ///
     /// # Errors
     /// Returns an error of usage that names the key, or says that a gallery is missing.
-    pub(super) fn over(
+    pub(in crate::commands) fn over(
         &self,
         names: Names,
         typed: Vec<Override>,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 const MOST_NAMED: usize = 10;
 
 /// Returns a line that says what the intervals are.
-pub(super) fn said_of(
+pub(in crate::commands) fn said_of(
     intervals: &Intervals,
     of_metrics: &BTreeMap<String, Interval>,
     measured: &Measured,
