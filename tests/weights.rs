@@ -327,3 +327,38 @@ fn nothing_is_overwritten_that_the_command_did_not_write() {
     }
     assert_eq!(fs::read(at("e/test.safetensors")).unwrap(), before);
 }
+
+/// The commands of the README that take the weights of a run: `evaluate`, `embed` and `weights`.
+#[test]
+fn the_commands_of_the_readme_on_weights_run() {
+    let folder = empty();
+    let at = folder.path();
+    let train = ["train", "method=random", "seed=1", "data.test_subset=30"];
+    let records = json(at, &[&train[..], &ON_SYNTHETIC, &SMALL].concat());
+    let id = records[0]["id"].as_str().unwrap();
+    fs::create_dir(at.join("IMAGES")).unwrap();
+    for number in 0..3_u8 {
+        let gray = [&b"P5 32 32 255\n"[..], &[80 * number; 32 * 32]].concat();
+        fs::write(at.join(format!("IMAGES/{number}.pgm")), gray).unwrap();
+    }
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let mut run = Vec::new();
+    for line in fs::read_to_string(readme).unwrap().lines() {
+        let command = line.strip_prefix("    invaspread ").unwrap_or_default();
+        let command = command.split('#').next().unwrap().replace("HASH-s1", id);
+        // A file that an earlier one of these commands wrote.
+        let command = command.replace("inspect FILE", "inspect weights.safetensors");
+        let arguments: Vec<&str> = command.split_whitespace().collect();
+        if ["evaluate", "embed", "weights"].contains(&arguments.first().copied().unwrap_or_default()) {
+            done(at, &arguments);
+            run.push(arguments[..2].join(" "));
+        }
+    }
+    run.dedup();
+    assert!(run.len() >= 4, "{run:?}");
+    for file in ["weights.safetensors", "model.onnx", "embeddings.npz"] {
+        assert!(at.join(file).is_file(), "{file}");
+    }
+    let embedded = json(at, &["evaluate", &format!("runs/train/{id}"), "--embeddings", "e"]);
+    assert!(embedded["intervals"]["metrics"]["knn_top1"]["low"].is_f64(), "{embedded}");
+}

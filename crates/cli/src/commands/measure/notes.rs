@@ -27,7 +27,7 @@ pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
     }
     let spread = facts.spread;
     if rows > 1 && spread == 0.0 {
-        notes.push(format!("all rows of {path} are equal: their order in the file decides who is near"));
+        notes.push(format!("all rows of {path} are equal: their order decides who is near"));
     } else if rows > 1 && spread < NEARLY_EQUAL {
         notes.push(format!(
             "the rows of {path} are nearly equal, as collapsed embeddings are: they lie {spread:.1e} of their length from their mean"
@@ -172,7 +172,7 @@ pub(super) fn of_findings(found: &MoreFindings, rows: usize) -> Vec<String> {
     }
     if let Some(shape) = found.shape.as_ref().filter(|shape| shape.rows.len() < rows) {
         notes.push(format!(
-            "rank, uniformity and spread are those of {} of the {rows} rows, spread evenly over the file",
+            "rank, uniformity and spread are those of {} of the {rows} rows, spread evenly over all of them",
             shape.rows.len()
         ));
     }
