@@ -110,9 +110,15 @@ class Loader:
         self.broken: list[str] = []
         if isinstance(images, (str, bytes, os.PathLike)):
             enter()
+            _one_split(os.fsdecode(images))
             found = Images.of_path(os.fsdecode(images), skip_broken, labels is None)
             self._images, (self.names, (own, self.classes), self.notes, self.broken) = found
             self.skipped = len(self.broken)
+            if labels is not None and self.broken:
+                raise ValueError(
+                    f"labels: found labels beside {self.skipped} images that cannot be decoded, so nobody knows which image"
+                    f" a label belongs to; repair or remove these files, the first of which: {self.broken[0]}"
+                )
             labels = own if labels is None else labels
         elif skip_broken:
             raise ValueError("skip_broken: found True for images in memory, expected a path beside it")
@@ -175,6 +181,20 @@ class Loader:
                 views.append(self._make(view if self._channels_last else np.ascontiguousarray(view)))
         labels = None if self._labels is None else self._make(self._labels[index])
         return Batch(tuple(views), labels, self._make(index))
+
+
+def _one_split(path: str) -> None:
+    """Refuses a folder that holds shards for training and others for testing: nobody wants to train on both."""
+    for folder in (path, os.path.join(path, "data")):
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        shards = [name for name in names if name.endswith((".tar", ".parquet"))]
+        train = next((name for name in shards if name.startswith("train")), None)
+        other = next((name for name in shards if name.startswith(("test", "val"))), None)
+        if train and other:
+            raise ValueError(
+                f"images: found shards of several splits in {folder}, such as {train} and {other}; expected those of one:"
+                " name a folder with these alone, or their range in braces, such as train-{000000..000004}.tar"
+            )
 
 
 def _borrowed(images: Any) -> Images:

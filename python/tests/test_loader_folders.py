@@ -99,6 +99,20 @@ def test_a_damaged_file_is_named_or_left_out(folder):
     assert loader.skipped == 1 and "a/1.png" in loader.broken[0] and "a/1.png" not in loader.names
     views, labels = all_of(loader)
     assert len(views) == 5 and labels.tolist() == [0, 0, 1, 2, 2]
+    with pytest.raises(ValueError, match=r"labels beside 1 images that cannot be decoded.*a/1.png"):
+        in_order(folder, skip_broken=True, labels=range(6))
+
+
+def test_shards_of_several_splits_are_not_mixed(tmp_path):
+    for name in ("train-0.tar", "test-0.tar"):
+        with tarfile.open(tmp_path / name, "w") as shard:
+            entry = tarfile.TarInfo(f"{name[:-4]}.png")
+            content = png(picture(1))
+            entry.size = len(content)
+            shard.addfile(entry, io.BytesIO(content))
+    with pytest.raises(ValueError, match="shards of several splits in .*train-0.tar and test-0.tar"):
+        in_order(tmp_path)
+    assert in_order(tmp_path / "train-0.tar").names == ["train-0"]
 
 
 def test_what_is_not_there_is_told(tmp_path):

@@ -72,6 +72,8 @@ pub struct VerificationScores {
     pub at: Vec<FnmrAtFmr>,
     /// (n) the number of genuine pairs of each query. Among the queries themselves, a pair is one of both its rows.
     pub genuine_of: Vec<u32>,
+    /// Whether the pairs are those of the queries themselves.
+    pub among_themselves: bool,
 }
 
 /// The false non-match rate at one false match rate.
@@ -144,7 +146,8 @@ impl Verification {
             let fnmr = threshold.filter(|_| genuine > 0).map(share);
             FnmrAtFmr { fmr, fnmr, threshold, missed_of }
         });
-        Ok(VerificationScores { genuine, impostors, at: at.collect(), genuine_of })
+        let among_themselves = lookup.gallery.is_none();
+        Ok(VerificationScores { genuine, impostors, at: at.collect(), genuine_of, among_themselves })
     }
 }
 
@@ -510,6 +513,7 @@ mod tests {
             impostors: impostors.len() as u64,
             at: rates.iter().map(at).collect(),
             genuine_of: of_queries(f64::INFINITY),
+            among_themselves: lookup.gallery.is_none(),
         }
     }
 

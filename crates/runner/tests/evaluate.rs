@@ -25,7 +25,8 @@ fn a_checkpoint_scores_what_its_run_recorded() {
         assert_eq!(found.measured, trained.last);
         assert_eq!(found.embeddings.test.values, trained.embeddings.test.values);
     }
-    let best = evaluate(&small_run(), &images(), &open_weights(&place.checkpoints.best()).unwrap(), None).unwrap();
+    let best =
+        evaluate(&small_run(), &images(), &open_weights(&place.checkpoints.best()).unwrap(), None).unwrap();
     assert_eq!(best.measured.headline(), Some(("knn_top1", trained.best.headline)));
 
     let wider = Recipe { network: small(16).into(), ..small_run() };

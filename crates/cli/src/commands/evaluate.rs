@@ -4,6 +4,7 @@
 use super::card::{Card, Gallery};
 use super::destination::{Destination, Mark};
 use super::measure::names::Names;
+use super::measure::notes;
 use super::measure::outcome::{of_metrics_as_json, protocol_of};
 use super::measure::peers::{self, Protocol};
 use super::measure::text::said_of;
@@ -71,6 +72,10 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
         (Some(Redrawn::Classes), _) | (None, None) => Some(Units::Classes),
     };
     let intervals = units.map(|units| Intervals::new(units, recipe.seed));
+    let few = intervals.as_ref().and_then(|intervals| notes::of_units(intervals, &dataset.test.labels));
+    if let Some(text) = &few {
+        note!("note: {text}");
+    }
     let of_metrics = match &intervals {
         Some(intervals) => {
             intervals.of(&result.found, &dataset.test.labels).context("failed to find the intervals")?
@@ -94,6 +99,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
             "data_state": dataset.state,
             "data_skipped": dataset.skipped,
             "data_notes": dataset.notes,
+            "notes": few.iter().collect::<Vec<_>>(),
             "held_out": config.data.held_out == Some(true),
             "held_out_of_its_run": is_held_out,
             "train_images": dataset.train.len(),

@@ -36,7 +36,8 @@ impl Findings {
         let scored = self.scored();
         assert!(scored.iter().all(|one| one.scores.len() == classes.len()), "one class for each query");
         let of_class = |(class, queries): (u32, Vec<usize>)| {
-            let metrics = scored.iter().map(|one| (one.name.clone(), mean(one, &queries))).collect();
+            let mean = |one: &QueryScored| Some(100.0 * one.mean_of(queries.iter().copied())?);
+            let metrics = scored.iter().map(|one| (one.name.clone(), mean(one))).collect();
             let mut others: BTreeMap<u32, usize> = BTreeMap::new();
             if let Some(nearest) = &self.more.nearest_classes {
                 for other in queries.iter().filter_map(|&query| nearest[query]).filter(|&o| o != class) {
@@ -50,17 +51,4 @@ impl Findings {
         };
         queries.into_iter().map(of_class).collect()
     }
-}
-
-/// Returns the mean of the scores of some queries in percent, if one of them has a score.
-fn mean(of: &QueryScored, queries: &[usize]) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0.0);
-    for &query in queries {
-        if let Some(score) = of.scores[query] {
-            let weight = of.weights.as_ref().map_or(1.0, |weights| f64::from(weights[query]));
-            sum += score * weight;
-            count += weight;
-        }
-    }
-    (count > 0.0).then(|| 100.0 * sum / count)
 }

@@ -41,7 +41,9 @@ pub struct MoreIntervals {
 /// How intervals are computed: by the bootstrap for a mean over queries or pairs, by subsampling for NMI and AMI, and by
 /// the bootstrap of influences for the shape of the rows.
 ///
-/// FNMR is the share of the missed pairs of the queries that are drawn, at the threshold that all impostor pairs give.
+/// FNMR is the share of the missed pairs of the queries that are drawn, at the threshold that all impostor pairs give. Where both
+/// rows of a pair are queries, a draw of rows changes the pair by either of them: to first order, the share varies twice as much as
+/// the mean of its rows' shares. An interval ends where the possible values end.
 /// For hubness the rows that can be retrieved are drawn, each with the number of times that all queries retrieve it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Intervals {
@@ -69,10 +71,15 @@ impl Intervals {
     /// # Errors
     /// Returns an error if a score is not finite.
     pub fn of(&self, found: &Findings, classes: &[u32]) -> Result<BTreeMap<String, Interval>, MetricError> {
-        let mut all = self.of_means(&found.scored(), classes)?;
+        let mut all = self.of_means(&found.scored(), classes, 0.0)?;
         if let Some(clusters) = found.clusters() {
             let intervals = self.subsampling.of_agreement(classes, clusters, &self.units_of(classes));
-            all.extend(of_agreement(intervals));
+            let within = intervals.map(|intervals| {
+                // NMI is never below 0; AMI may be, but is never below -1.
+                let lowest = [0.0, 0.0, -1.0];
+                [0, 1, 2].map(|which| cut(intervals[which], lowest[which], 1.0))
+            });
+            all.extend(of_agreement(within));
         }
         Ok(all)
     }
@@ -91,7 +98,7 @@ impl Intervals {
         second: &Findings,
         classes: &[u32],
     ) -> Result<BTreeMap<String, Interval>, MetricError> {
-        let mut all = self.of_means(&paired(first, second), classes)?;
+        let mut all = self.of_means(&paired(first, second), classes, -1.0)?;
         if let (Some(one), Some(other)) = (first.clusters(), second.clusters()) {
             let units = self.units_of(classes);
             all.extend(of_agreement(self.subsampling.of_agreement_difference(classes, [one, other], &units)));
@@ -141,7 +148,7 @@ impl Intervals {
         }
         if let Some((value, influence)) = of_classes {
             let interval = self.bootstrap.of_influence(value, &influence, &self.units_of(classes))?;
-            all.extend(interval.map(|interval| ("class_alignment", interval)));
+            all.extend(interval.map(|interval| ("class_alignment", cut(interval, 0.0, 4.0))));
         }
         Ok(all)
     }
@@ -169,14 +176,25 @@ impl Intervals {
         &self,
         scored: &[QueryScored],
         classes: &[u32],
+        lowest: f64,
     ) -> Result<BTreeMap<String, Interval>, MetricError> {
         let columns: Vec<Scored> = scored
             .iter()
             .map(|one| Scored { scores: &one.scores, weights: one.weights.as_deref() })
             .collect();
         let intervals = self.bootstrap.of_weighted(&columns, &self.units_of(classes))?;
-        let named = scored.iter().zip(intervals);
-        Ok(named.filter_map(|(one, interval)| Some((one.name.clone(), in_percent(interval?)))).collect())
+        let named = scored.iter().zip(intervals).filter_map(|(one, interval)| {
+            let mut interval = interval?;
+            if one.of_both && self.units == Units::Queries {
+                let mean = one.mean()?;
+                interval = Interval {
+                    low: mean + 2.0 * (interval.low - mean),
+                    high: mean + 2.0 * (interval.high - mean),
+                };
+            }
+            Some((one.name.clone(), in_percent(cut(interval, lowest, 1.0))))
+        });
+        Ok(named.collect())
     }
 
     fn units_of(&self, classes: &[u32]) -> Vec<u32> {
@@ -199,9 +217,14 @@ fn paired(first: &Findings, second: &Findings) -> Vec<QueryScored> {
         let pairs = one.scores.iter().zip(&other.scores);
         let scores = pairs.map(|(one, other)| Some(one.as_ref()? - other.as_ref()?)).collect();
         assert_eq!(one.weights, other.weights, "the same pairs");
-        Some(QueryScored { name: one.name, scores, weights: one.weights })
+        Some(QueryScored { name: one.name, scores, weights: one.weights, of_both: one.of_both })
     };
     first.scored().into_iter().filter_map(difference).collect()
+}
+
+/// Returns the part of an interval within the possible values.
+fn cut(Interval { low, high }: Interval, lowest: f64, highest: f64) -> Interval {
+    Interval { low: low.clamp(lowest, highest), high: high.clamp(lowest, highest) }
 }
 
 fn in_percent(Interval { low, high }: Interval) -> Interval {
@@ -214,4 +237,74 @@ fn of_agreement(intervals: Option<[Interval; 3]>) -> impl Iterator<Item = (Strin
         [(arithmetic, of_arithmetic), (geometric, of_geometric), (ami, of_ami)]
     });
     named.into_iter().flatten().map(|(name, interval)| (name.to_owned(), in_percent(interval)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::{Findings, Intervals, Units};
+    use crate::config::resolve_over;
+    use crate::engine::{Metric, MoreFindings, Selection};
+    use invaspread_metrics::{LabeledRows, Lookup, Rows};
+    use invaspread_random::{Purpose, Stream};
+
+    /// Measures rows about the centers of ten classes, which are the same for all sets.
+    fn measured(set: u64, labels: &[u32]) -> MoreFindings {
+        let dim = 8;
+        let center = |class: u32| {
+            let mut stream = Stream::new(1000 + u64::from(class), Purpose::Synthetic, 0, 0);
+            (0..dim).map(|_| stream.normal()).collect::<Vec<f64>>()
+        };
+        let centers: Vec<Vec<f64>> = (0..10).map(center).collect();
+        let mut stream = Stream::new(set, Purpose::Synthetic, 0, 1);
+        let values: Vec<f32> = labels
+            .iter()
+            .flat_map(|&class| {
+                let row: Vec<f64> =
+                    centers[class as usize].iter().map(|c| c + 0.9 * stream.normal()).collect();
+                let length = row.iter().map(|v| v * v).sum::<f64>().sqrt();
+                row.into_iter().map(move |v| (v / length) as f32)
+            })
+            .collect();
+        let queries = LabeledRows { rows: Rows::new(&values, dim), labels };
+        let lookup = Lookup { queries, gallery: None, sources: None };
+        let metrics = vec![Metric::Fnmr, Metric::Shape];
+        let selection = Selection { metrics, false_match_rates: vec![0.1], ..Selection::default() };
+        let recipe = resolve_over(None, &[]).unwrap().config.recipe();
+        MoreFindings::of(&recipe, &selection, &lookup).unwrap()
+    }
+
+    /// Both rows of a pair vary, and so does the threshold; only the rows are in the interval.
+    #[test]
+    fn the_interval_of_fnmr_is_as_wide_as_fnmr_varies() {
+        // Other images are of other classes, too, in another proportion.
+        let labels = |set| -> Vec<u32> {
+            let mut stream = Stream::new(set, Purpose::Synthetic, 0, 2);
+            (0..300).map(|_| stream.below(10) as u32).collect()
+        };
+        let mut of_sets: Vec<f64> = (1..201).map(|set| measured(set, &labels(set)).measured()[0].1).collect();
+        of_sets.sort_unstable_by(f64::total_cmp);
+        let varies = of_sets[194] - of_sets[5];
+        let mut found = Findings::default();
+        let labels = labels(0);
+        found.more = measured(0, &labels);
+        let all = Intervals::new(Units::Queries, 0).of(&found, &labels).unwrap();
+        let interval = all["fnmr_at_fmr_1e-1"];
+        assert!(interval.contains(found.measured().0[0].1));
+        let width = interval.high - interval.low;
+        assert!((0.65..1.3).contains(&(width / varies)), "{width} {varies}");
+    }
+
+    #[test]
+    fn intervals_end_where_the_possible_values_end() {
+        let labels: Vec<u32> = (0..40).map(|row| row % 10).collect();
+        let intervals = Intervals::new(Units::Queries, 0);
+        for set in 0..20 {
+            let more = intervals.of_more(&measured(set, &labels), &labels, &labels).unwrap();
+            let high = |name: &str| more.shape[name].high;
+            assert!(high("effective_rank") <= 8.0 && high("rank_share") <= 1.0 && high("spread") <= 1.0);
+            assert!(high("uniformity") <= 0.0 && more.shape["class_alignment"].low >= 0.0);
+        }
+    }
 }

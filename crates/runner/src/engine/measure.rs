@@ -81,6 +81,28 @@ pub struct QueryScored {
     pub scores: Vec<Option<f64>>,
     /// (n) the number of pairs whose mean each score is; `None` if each query counts once.
     pub weights: Option<Vec<u32>>,
+    /// Whether each pair is one of two queries, so that a draw of queries changes it by either of them.
+    pub of_both: bool,
+}
+
+impl QueryScored {
+    /// Returns the mean over all queries, if one of them has a score.
+    pub(super) fn mean(&self) -> Option<f64> {
+        self.mean_of(0..self.scores.len())
+    }
+
+    /// Returns the mean over some queries, if one of them has a score.
+    pub(super) fn mean_of(&self, queries: impl Iterator<Item = usize>) -> Option<f64> {
+        let (mut sum, mut count) = (0.0, 0.0);
+        for query in queries {
+            if let Some(score) = self.scores[query] {
+                let weight = self.weights.as_ref().map_or(1.0, |weights| f64::from(weights[query]));
+                sum += score * weight;
+                count += weight;
+            }
+        }
+        (count > 0.0).then(|| sum / count)
+    }
 }
 
 impl Findings {
@@ -122,7 +144,7 @@ impl Findings {
         let mut scored = Vec::new();
         let mut add = |name: &str, scores: Vec<Option<f64>>| {
             if scores.iter().any(Option::is_some) {
-                scored.push(QueryScored { name: name.to_owned(), scores, weights: None });
+                scored.push(QueryScored { name: name.to_owned(), scores, weights: None, of_both: false });
             }
         };
         if let Some(KnnResult { ranks, .. }) = &self.knn {

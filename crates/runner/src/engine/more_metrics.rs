@@ -108,6 +108,7 @@ impl MoreFindings {
                     name: fnmr(at.fmr),
                     scores: at.missed_of.iter().zip(&found.genuine_of).map(share).collect(),
                     weights: Some(found.genuine_of.clone()),
+                    of_both: found.among_themselves,
                 })
             },
         ));
@@ -119,7 +120,7 @@ impl MoreFindings {
         let mut scored = Vec::new();
         let mut add = |name: String, score: &dyn Fn(&RankedQuery) -> f64| {
             let scores = scores.queries.iter().map(|query| query.as_ref().map(score)).collect();
-            scored.push(QueryScored { name, scores, weights: None });
+            scored.push(QueryScored { name, scores, weights: None, of_both: false });
         };
         for metric in asked {
             match metric {

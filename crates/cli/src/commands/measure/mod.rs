@@ -10,7 +10,7 @@ mod files;
 mod measurement;
 mod more;
 pub(super) mod names;
-mod notes;
+pub(super) mod notes;
 pub(super) mod outcome;
 pub(super) mod peers;
 mod plan;

@@ -135,7 +135,7 @@ impl Prepared {
         let mut notes = measurement.notes_on_rows(names, plan.scaling);
         notes.extend(other.iter().flat_map(|other| other.notes_on_rows(names, plan.scaling)));
         let classes = &measurement.classes.test;
-        notes.extend(intervals.as_ref().and_then(|intervals| notes::of_units(names, intervals, classes)));
+        notes.extend(intervals.as_ref().and_then(|intervals| notes::of_units(intervals, classes)));
         notes.extend(notes::of_classes(
             &measurement.classes,
             measurement.without_match(),
