@@ -132,19 +132,20 @@ impl Intervals {
         let of_classes = shape.class_alignment.as_ref().map(|(value, influence)| {
             (*value, influence.iter().map(|one| pairs * one).collect::<Vec<f64>>())
         });
+        // The largest possible effective rank, min(n - 1, d); RankMe, without subtraction of the mean, may be one larger.
+        let most = if share > 0.0 { (1.0 / share).round() } else { f64::INFINITY };
         let measures = [
-            ("effective_rank", of.effective_rank, &influence.effective_rank),
-            ("rank_share", of.rank_share, &of_share),
-            ("rankme", of.rankme, &influence.rankme),
-            ("uniformity", of.uniformity, &influence.uniformity),
-            ("spread", of.spread, &influence.spread),
+            ("effective_rank", of.effective_rank, &influence.effective_rank, [0.0, most]),
+            ("rank_share", of.rank_share, &of_share, [0.0, 1.0]),
+            ("rankme", of.rankme, &influence.rankme, [0.0, most + 1.0]),
+            ("uniformity", of.uniformity, &influence.uniformity, [-8.0, 0.0]),
+            ("spread", of.spread, &influence.spread, [0.0, 1.0]),
         ];
+        let units = self.units_of(&of_sample);
         let mut all = BTreeMap::new();
-        for (name, value, influence) in measures {
-            let units = self.units_of(&of_sample);
-            all.extend(
-                self.bootstrap.of_influence(value, influence, &units)?.map(|interval| (name, interval)),
-            );
+        for (name, value, influence, [lowest, highest]) in measures {
+            let interval = self.bootstrap.of_influence(value, influence, &units)?;
+            all.extend(interval.map(|interval| (name, cut(interval, lowest, highest))));
         }
         if let Some((value, influence)) = of_classes {
             let interval = self.bootstrap.of_influence(value, &influence, &self.units_of(classes))?;
@@ -249,8 +250,8 @@ mod tests {
     use invaspread_metrics::{LabeledRows, Lookup, Rows};
     use invaspread_random::{Purpose, Stream};
 
-    /// Measures rows about the centers of ten classes, which are the same for all sets.
-    fn measured(set: u64, labels: &[u32]) -> MoreFindings {
+    /// Measures rows about the centers of ten classes, which are the same for all sets, at `distance` times their length.
+    fn measured(set: u64, labels: &[u32], distance: f64) -> MoreFindings {
         let dim = 8;
         let center = |class: u32| {
             let mut stream = Stream::new(1000 + u64::from(class), Purpose::Synthetic, 0, 0);
@@ -262,7 +263,7 @@ mod tests {
             .iter()
             .flat_map(|&class| {
                 let row: Vec<f64> =
-                    centers[class as usize].iter().map(|c| c + 0.9 * stream.normal()).collect();
+                    centers[class as usize].iter().map(|c| distance * c + 0.9 * stream.normal()).collect();
                 let length = row.iter().map(|v| v * v).sum::<f64>().sqrt();
                 row.into_iter().map(move |v| (v / length) as f32)
             })
@@ -283,12 +284,13 @@ mod tests {
             let mut stream = Stream::new(set, Purpose::Synthetic, 0, 2);
             (0..300).map(|_| stream.below(10) as u32).collect()
         };
-        let mut of_sets: Vec<f64> = (1..201).map(|set| measured(set, &labels(set)).measured()[0].1).collect();
+        let mut of_sets: Vec<f64> =
+            (1..201).map(|set| measured(set, &labels(set), 1.0).measured()[0].1).collect();
         of_sets.sort_unstable_by(f64::total_cmp);
         let varies = of_sets[194] - of_sets[5];
         let mut found = Findings::default();
         let labels = labels(0);
-        found.more = measured(0, &labels);
+        found.more = measured(0, &labels, 1.0);
         let all = Intervals::new(Units::Queries, 0).of(&found, &labels).unwrap();
         let interval = all["fnmr_at_fmr_1e-1"];
         assert!(interval.contains(found.measured().0[0].1));
@@ -300,11 +302,15 @@ mod tests {
     fn intervals_end_where_the_possible_values_end() {
         let labels: Vec<u32> = (0..40).map(|row| row % 10).collect();
         let intervals = Intervals::new(Units::Queries, 0);
+        let mut reached = 0;
         for set in 0..20 {
-            let more = intervals.of_more(&measured(set, &labels), &labels, &labels).unwrap();
+            // Rows in all directions have nearly the largest possible rank and spread.
+            let more = intervals.of_more(&measured(set, &labels, 0.0), &labels, &labels).unwrap();
             let high = |name: &str| more.shape[name].high;
             assert!(high("effective_rank") <= 8.0 && high("rank_share") <= 1.0 && high("spread") <= 1.0);
             assert!(high("uniformity") <= 0.0 && more.shape["class_alignment"].low >= 0.0);
+            reached += usize::from(high("spread") >= 1.0);
         }
+        assert!(reached > 0, "no interval would have gone further");
     }
 }
