@@ -176,7 +176,7 @@ fn a_stopped_run_goes_on_where_it_was() {
             // The CPU can also measure the weights that the GPU run wrote.
             let here = Recipe { device: DeviceKind::Cpu, ..recipe.clone() };
             let weights = stopped.path().join("checkpoints/last.safetensors");
-            let measured = evaluate(&here, &images(), &open_weights(&weights).unwrap()).unwrap();
+            let measured = evaluate(&here, &images(), &open_weights(&weights).unwrap(), None).unwrap();
             let rows = measured.embeddings.test.values.iter().zip(&found.embeddings.test.values);
             let worst = rows.map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
             assert!(worst < 1e-3, "{name}: the CPU's embeddings are {worst} away");
