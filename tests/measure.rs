@@ -142,6 +142,7 @@ fn every_metric_has_an_interval_and_two_embeddings_are_compared_row_by_row() {
     assert!(one > other + 5.0 && difference["interval"]["low"].as_f64().unwrap() > 0.0, "{against}");
     let said = done(at, &of(&["--against", "bad.npy", "eval.retrieval.clustering=never"]));
     assert!(said.contains("R@1: good.npy is better than bad.npy"), "{said}");
+    assert!(said.contains("; with only 10 classes that is a hint, not a decision"), "{said}");
     let said = done(at, &of(&["--against", "good.npy", "eval.retrieval.clustering=never"]));
     assert!(said.contains("+0.00 to  +0.00") && said.contains("the same score in every row"), "{said}");
     assert!(alone["notes"].to_string().contains("10 classes are few to draw from"), "{alone}");
@@ -313,7 +314,12 @@ fn a_setting_that_changes_nothing_is_refused() {
     refused(at, &alone("eval.layer=pooled"), 2, &["eval.layer", "when the embeddings were made"]);
     refused(at, &alone("optim.lr=1"), 2, &["optim.lr", "eval.retrieval.recall_at"]);
     refused(at, &alone("eval.kk=1"), 2, &["unknown key `eval.kk`"]);
-    for setting in ["eval.retrieval.clustering=last", "eval.retrieval.kmeans_restarts=3"] {
+    for setting in [
+        "eval.retrieval.clustering=last",
+        "eval.retrieval.kmeans_restarts=3",
+        "eval.retrieval.kmeans_iterations=3",
+        "eval.retrieval.kmeans_start=random",
+    ] {
         let key = setting.split_once('=').unwrap().0;
         refused(at, &[&AMONG_VOTERS[..], &[setting]].concat(), 2, &[key, "without --gallery"]);
     }
@@ -603,6 +609,7 @@ fn metrics_that_cannot_be_measured_are_refused() {
     refused(at, &alone(&["--metrics", "mmr"]), 2, &["mmr", "mrr"]);
     refused(at, &alone(&["--fmr", "0.1"]), 2, &["--fmr", "fnmr is not among --metrics"]);
     refused(at, &alone(&["--metrics", "fnmr", "--fmr", "1e-3,0"]), 2, &["above 0 and below 1"]);
+    refused(at, &alone(&["--metrics", "fnmr", "--fmr", "0.1,1e-1"]), 2, &["--fmr: found 0.1 twice"]);
     refused(
         at,
         &[&AMONG_VOTERS[..], &["--metrics", "mrr", "eval.k=3"]].concat(),
@@ -850,6 +857,44 @@ fn the_protocol_of_a_library_gives_its_values() {
         .unwrap();
     assert!(made.success(), "protocols.py: {made}");
     protocols_agree(&folder.path().join("protocols.safetensors"));
+}
+
+#[test]
+fn k_means_begins_and_ends_as_it_is_told() {
+    let folder = empty();
+    let at = folder.path();
+    // So noisy that k-means needs many iterations, and ends where its start leads.
+    noisy(at, "good.npy", 8.0);
+    let alone = of(&["--intervals", "none", "--metrics", "nmi"]);
+    let nmi = |more: &[&str]| metric(&json(at, &[&alone[..], more].concat()), "nmi_arithmetic");
+    let one = ["eval.retrieval.kmeans_restarts=1"];
+    let random = ["eval.retrieval.kmeans_restarts=1", "eval.retrieval.kmeans_start=random"];
+    assert_eq!(
+        nmi(&one),
+        nmi(&[one[0], "eval.retrieval.kmeans_start=plus_plus", "eval.retrieval.kmeans_iterations=300"])
+    );
+    assert_ne!(nmi(&one), nmi(&[one[0], "eval.retrieval.kmeans_iterations=1"]));
+    assert_ne!(nmi(&one), nmi(&random));
+    let refusals = [("kmeans_iterations=0", "at least 1"), ("kmeans_start=median", "plus_plus")];
+    for (setting, expected) in refusals {
+        let setting = format!("eval.retrieval.{setting}");
+        refused(at, &[&alone[..], &[&setting]].concat(), 2, &[&setting, expected]);
+    }
+    let said = done(at, &[&alone[..], &random, &["--card"]].concat());
+    let clusters = "k-means from one start at random rows, at most 300 iterations";
+    assert!(said.contains(&format!("NMI and AMI of {clusters}")), "{said}");
+    assert!(said.contains(&format!("  clusters:               {clusters}")), "{said}");
+    assert!(said.contains("  without match:          -"), "neither kNN nor R@K is measured: {said}");
+
+    // A library's protocol clusters as that library does.
+    let library = ["--as", "pytorch-metric-learning"];
+    let found = json(at, &[&alone[..6], &library].concat());
+    assert_eq!(
+        metric(&found, "nmi_arithmetic"),
+        nmi(&[random[0], random[1], "eval.retrieval.kmeans_iterations=25"])
+    );
+    let twice = [&alone[..4], &library, &["eval.retrieval.kmeans_start=plus_plus"]].concat();
+    refused(at, &twice, 2, &["`eval.retrieval.kmeans_start` is set by `--as pytorch-metric-learning`"]);
 }
 
 #[test]

@@ -58,6 +58,26 @@ def test_retrieval_is_that_of_pytorch_metric_learning():
     assert ours["r_precision"] == pytest.approx(100 * theirs["r_precision"], abs=1e-4)
 
 
+def test_nmi_by_the_protocol_of_pytorch_metric_learning_is_its_on_average():
+    accuracy = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    inference = pytest.importorskip("pytorch_metric_learning.utils.inference")
+    torch = pytest.importorskip("torch")
+    rows, labels = groups(600, 30, noise=1.5)
+    theirs, ours = [], []
+    for seed in range(20):
+        calculator = accuracy.AccuracyCalculator(
+            include=("NMI", "AMI"), kmeans_func=inference.FaissKMeans(seed=seed), device=torch.device("cpu")
+        )
+        found = calculator.get_accuracy(torch.from_numpy(unit(rows)), torch.from_numpy(labels))
+        theirs.append([100 * found["NMI"], 100 * found["AMI"]])
+        found = measure(rows, labels, as_="pytorch-metric-learning", intervals=False, seed=seed)["metrics"]
+        ours.append([found["nmi_arithmetic"], found["ami"]])
+    theirs, ours = np.array(theirs), np.array(ours)
+    error = np.sqrt((theirs.var(axis=0, ddof=1) + ours.var(axis=0, ddof=1)) / len(ours))
+    assert (error > 0).all()
+    assert (np.abs(theirs.mean(axis=0) - ours.mean(axis=0)) < 3 * error).all(), (theirs.mean(axis=0), ours.mean(axis=0))
+
+
 def test_clusters_agree_as_in_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
     rows, labels = groups(300, 6, noise=1.2)

@@ -25,10 +25,8 @@
 //! machine and any number of threads. Deviations: none; a draw in which no query has a score is left out.
 
 use crate::MetricError;
-use invaspread_random::{Purpose, Stream};
-use rayon::prelude::*;
+use crate::resampled_units::Units;
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
-use std::collections::HashMap;
 
 /// The settings of the bootstrap.
 ///
@@ -85,18 +83,11 @@ pub struct Scored<'a> {
 
 impl Scored<'_> {
     /// Returns the score of a query and its weight, if it counts.
-    fn of(&self, query: usize) -> Option<(f64, u32)> {
+    pub(crate) fn of(&self, query: usize) -> Option<(f64, u32)> {
         let weight = self.weights.map_or(1, |weights| weights[query]);
         self.scores[query].filter(|_| weight > 0).map(|score| (score, weight))
     }
 }
-
-/// Draws that are worked on together, so that the scores are read once for all of them.
-const TOGETHER: usize = 8;
-/// Kinds of units that are worked on together: their scores and numbers of draws fit into the first-level cache.
-const BLOCK: usize = 256;
-/// A sum of fixed-point numbers stays below 2^52, within which f64 is exact.
-const BITS: u32 = 52;
 
 impl Bootstrap {
     /// The fewest units that give an interval. With two units it would be their two scores.
@@ -151,19 +142,15 @@ impl Bootstrap {
             return Ok(Vec::new());
         }
         let (units, scales) = Units::of_scores(columns, classes);
-        let sums = self.sums(&units);
+        let sums = units.sums(self.resamples, self.seed);
         let count = columns.len();
-        Ok((0..count)
-            .map(|column| {
-                let with = units.with(count + column);
-                let mut means: Vec<f64> = sums
-                    .chunks_exact(2 * count)
-                    .filter(|sums| sums[count + column] > 0.0)
-                    .map(|sums| sums[column] / scales[column] / sums[count + column])
-                    .collect();
-                self.between(&mut means, with)
-            })
-            .collect())
+        let interval_of = |column: usize| {
+            let (score, weight) = (units.stored[column], units.stored[count + column]);
+            let draws = sums.chunks_exact(units.width()).filter(|sums| sums[weight] > 0.0);
+            let mut means: Vec<f64> = draws.map(|sums| sums[score] / scales[column] / sums[weight]).collect();
+            self.between(&mut means, units.with(count + column))
+        };
+        Ok((0..count).map(interval_of).collect())
     }
 
     /// Returns an interval for the skewness of the `counts` of rows, with the rows' `classes` (or their numbers) as
@@ -184,15 +171,16 @@ impl Bootstrap {
             sums.iter_mut().zip(row(counts[query])).for_each(|(sum, value)| *sum += value);
         });
         let with = units.with(3);
-        let sums = self.sums(&units);
+        let sums = units.sums(self.resamples, self.seed);
         let of_draw = |sums: &[f64]| {
-            let [first, second, third] = [0, 1, 2].map(|power| sums[power] / sums[3]);
+            let [first, second, third, rows] = [0, 1, 2, 3].map(|column| sums[units.stored[column]]);
+            let [first, second, third] = [first / rows, second / rows, third / rows];
             let variance = second - first * first;
             let moment = third - 3.0 * first * second + 2.0 * first.powi(3);
             // Counts are whole numbers: a smaller variance is a rounding error.
             (variance > 1e-9).then(|| moment / variance.powf(1.5))
         };
-        let mut found: Vec<f64> = sums.chunks_exact(4).filter_map(of_draw).collect();
+        let mut found: Vec<f64> = sums.chunks_exact(units.width()).filter_map(of_draw).collect();
         if 2 * found.len() < self.resamples {
             return None;
         }
@@ -237,31 +225,6 @@ impl Bootstrap {
         let below = part_below(self.level, units);
         Some(Interval { low: interpolated(values, below), high: interpolated(values, 1.0 - below) })
     }
-
-    /// Returns the sums of the units of each draw (resamples, width).
-    fn sums(&self, units: &Units) -> Vec<f64> {
-        let width = units.width;
-        let kinds = units.rows.len() / width;
-        let mut all = vec![0.0; self.resamples * width];
-        all.par_chunks_mut(TOGETHER * width).enumerate().for_each(|(task, sums)| {
-            let draws = sums.len() / width;
-            let mut times = vec![0_u32; draws * kinds];
-            for (draw, times) in times.chunks_exact_mut(kinds).enumerate() {
-                let index = (task * TOGETHER + draw) as u64;
-                draw_units(&mut Stream::new(self.seed, Purpose::Bootstrap, 0, index), &units.kinds, times);
-            }
-            for (block, rows) in units.rows.chunks(BLOCK * width).enumerate() {
-                for (times, sums) in times.chunks_exact(kinds).zip(sums.chunks_exact_mut(width)) {
-                    let times = &times[block * BLOCK..];
-                    for (row, &times) in rows.chunks_exact(width).zip(times) {
-                        let times = f64::from(times);
-                        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += times * x);
-                    }
-                }
-            }
-        });
-        all
-    }
 }
 
 fn check(columns: &[Scored<'_>], queries: usize) -> Result<(), MetricError> {
@@ -277,102 +240,6 @@ fn check(columns: &[Scored<'_>], queries: usize) -> Result<(), MetricError> {
         }
     }
     Ok(())
-}
-
-/// The units. Many have the same sums, and are of one kind: a draw counts kinds.
-struct Units {
-    /// The kind of each unit.
-    kinds: Vec<u32>,
-    /// (kinds, width): the sums of a unit of each kind.
-    rows: Vec<f64>,
-    width: usize,
-}
-
-impl Units {
-    /// Makes the units of queries with these classes; `add` adds a query to the `width` sums of its unit.
-    fn new(width: usize, classes: &[u32], add: impl Fn(usize, &mut [f64])) -> Self {
-        let (known, unit_of) = numbered(classes);
-        let mut rows = vec![0.0; known * width];
-        for (query, unit) in unit_of.into_iter().enumerate() {
-            add(query, &mut rows[unit * width..][..width]);
-        }
-        let (mut numbers, mut distinct) = (HashMap::new(), Vec::new());
-        let kinds = rows
-            .chunks_exact(width)
-            .map(|row| {
-                let bits: Vec<u64> = row.iter().map(|x| x.to_bits()).collect();
-                let next = numbers.len() as u32;
-                *numbers.entry(bits).or_insert_with(|| {
-                    distinct.extend_from_slice(row);
-                    next
-                })
-            })
-            .collect();
-        Self { kinds, rows: distinct, width }
-    }
-
-    /// Makes units with the sums of each column in fixed point, then the sums of their weights. Returns also what the
-    /// sums of each column are divided by to be sums of scores.
-    fn of_scores(columns: &[Scored<'_>], classes: &[u32]) -> (Self, Vec<f64>) {
-        let (known, unit_of) = numbered(classes);
-        let scales: Vec<f64> = columns
-            .iter()
-            .map(|column| {
-                let mut of_unit = vec![0_u64; known];
-                for (query, &unit) in unit_of.iter().enumerate() {
-                    of_unit[unit] += column.weights.map_or(1, |weights| u64::from(weights[query]));
-                }
-                // A draw takes the largest unit as often as there are units at most.
-                let most = of_unit.iter().max().copied().unwrap_or(1) * known as u64;
-                f64::from(BITS.saturating_sub(most.max(1).ilog2() + 1)).exp2()
-            })
-            .collect();
-        let count = columns.len();
-        let units = Self::new(2 * count, classes, |query, sums| {
-            for (column, scored) in columns.iter().enumerate() {
-                if let Some((score, weight)) = scored.of(query) {
-                    sums[column] += (score * f64::from(weight) * scales[column]).round();
-                    sums[count + column] += f64::from(weight);
-                }
-            }
-        });
-        (units, scales)
-    }
-
-    /// Returns the number of units whose sum `column` is above 0.
-    fn with(&self, column: usize) -> usize {
-        let has = |unit: &&u32| self.rows[**unit as usize * self.width + column] > 0.0;
-        self.kinds.iter().filter(has).count()
-    }
-}
-
-/// Returns the number of distinct classes and, for each query, the number of its class in their order.
-fn numbered(classes: &[u32]) -> (usize, Vec<usize>) {
-    let mut known = classes.to_vec();
-    known.sort_unstable();
-    known.dedup();
-    let unit_of = classes.iter().map(|&class| known.partition_point(|&other| other < class)).collect();
-    (known.len(), unit_of)
-}
-
-/// Draws as many units as there are, and adds to `times` how often each of their `kinds` is drawn.
-fn draw_units(stream: &mut Stream, kinds: &[u32], times: &mut [u32]) {
-    let count = kinds.len() as u64;
-    // As in `Stream::below`: these low words would make some units more likely than others.
-    let reject_under = (1_u64 << 32) % count;
-    let mut words = [0_u32; 1024];
-    let mut left = kinds.len();
-    while left > 0 {
-        let words = &mut words[..left.min(1024)];
-        stream.fill(words);
-        for &mut word in words {
-            let product = u64::from(word) * count;
-            if product & 0xffff_ffff >= reject_under {
-                times[kinds[(product >> 32) as usize] as usize] += 1;
-                left -= 1;
-            }
-        }
-    }
 }
 
 /// Returns the part of the draws below the interval, for this number of units.
@@ -395,7 +262,7 @@ pub(crate) fn interpolated(sorted: &[f64], part: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Bootstrap, Interval, Scored, draw_units, interpolated, part_below};
+    use super::{Bootstrap, Interval, Scored, interpolated, part_below};
     use crate::MetricError;
     use invaspread_random::{Purpose, Stream};
     use proptest::prelude::*;
@@ -520,17 +387,6 @@ mod tests {
         assert_eq!(bootstrap.of_skewness(&[3; 2000], &rows), None);
         assert_eq!(bootstrap.of_skewness(&[1, 2, 3, 4], &[0, 1, 2, 3]), None);
     }
-
-    #[test]
-    fn as_many_units_are_drawn_as_there_are() {
-        for count in [1_usize, 2, 3, 1000, 5001] {
-            let kinds: Vec<u32> = (0..count as u32).map(|unit| unit / 2).collect();
-            let mut times = vec![0; count.div_ceil(2)];
-            draw_units(&mut Stream::new(3, Purpose::Bootstrap, 0, 1), &kinds, &mut times);
-            assert_eq!(times.iter().map(|&times| times as usize).sum::<usize>(), count);
-        }
-    }
-
     /// Of 200 sets of queries whose true mean is known, about 190 have it within their interval.
     #[test]
     fn the_interval_holds_the_mean_as_often_as_it_says() {

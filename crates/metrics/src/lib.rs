@@ -28,6 +28,7 @@ mod nearest_centroid;
 mod newton;
 mod on_device;
 mod ranking;
+mod resampled_units;
 mod retrieval;
 mod rows;
 mod shape_influence;

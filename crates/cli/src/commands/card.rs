@@ -3,13 +3,12 @@
 //! `measure` and `evaluate` have the same entries. One that does not apply, or that nobody can know from the input,
 //! such as the layer of embeddings in a file, is null.
 
+use crate::commands::measure::notes;
+use invaspread_runner::engine::{KMeansStart, RetrievalRecipe, Selection};
 use serde_json::{Map, Value, json};
 
 /// The order of neighbors and of classes where their scores are equal.
 const TIES: &str = "of rows with equal similarity the one with the lower index comes first; of classes with equal votes the lower one";
-/// How queries count for which there is nothing to find.
-const WITHOUT_MATCH: &str = "missed in kNN and R@K; left out of the other metrics";
-
 /// What is stated beside the numbers.
 #[derive(Debug, Default)]
 pub(super) struct Card {
@@ -25,6 +24,10 @@ pub(super) struct Card {
     pub(super) layer: Option<String>,
     /// The K of R@K, precision@K and CMC; empty if none of them is measured.
     pub(super) ks: Vec<usize>,
+    /// How queries count for which there is nothing to find, by [`without_match`].
+    pub(super) without_match: Option<String>,
+    /// How rows are clustered for NMI and AMI, by [`clusters`].
+    pub(super) clusters: Option<String>,
     /// The rows of its own source that a query leaves out.
     pub(super) same_source: Option<String>,
     /// How images become inputs.
@@ -68,7 +71,8 @@ impl Card {
             ("votes", json!(votes.map(|_| "exp(similarity / temperature) of each of the k nearest"))),
             ("recall_at", json!((!self.ks.is_empty()).then_some(&self.ks))),
             ("ties", json!(TIES)),
-            ("without_match", json!(WITHOUT_MATCH)),
+            ("without_match", json!(self.without_match)),
+            ("clusters", json!(self.clusters)),
             ("resize", json!(self.resize)),
             ("epoch", json!(self.epoch)),
             ("intervals", json!(self.intervals)),
@@ -88,6 +92,13 @@ impl Card {
             let value = match value {
                 Value::String(text) => text,
                 Value::Null => "-".to_owned(),
+                Value::Object(parts) => {
+                    let parts = parts.iter().map(|(name, value)| match value {
+                        Value::String(text) => format!("{name}: {text}"),
+                        other => format!("{name}: {other}"),
+                    });
+                    parts.collect::<Vec<_>>().join("; ")
+                }
                 other => other.to_string(),
             };
             format!("  {:<23} {value}", format!("{}:", name.replace('_', " ")))
@@ -96,15 +107,42 @@ impl Card {
     }
 }
 
+/// Returns how queries count for which there is nothing to find, in the metrics that are measured.
+pub(super) fn without_match(selection: &Selection, has_gallery: bool) -> Option<String> {
+    let [missed, left_out] = notes::of_nothing_to_find(selection, has_gallery);
+    let parts = [
+        missed.map(|names| format!("missed in {names}")),
+        left_out.map(|names| format!("left out of {names}")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// Returns how rows are clustered for NMI and AMI.
+pub(super) fn clusters(recipe: &RetrievalRecipe) -> String {
+    let starts = match recipe.kmeans_restarts {
+        1 => "k-means from one start".to_owned(),
+        starts => format!("the best k-means of {starts} starts"),
+    };
+    let start = match recipe.kmeans_start.unwrap_or_default() {
+        KMeansStart::PlusPlus => "by k-means++",
+        KMeansStart::Random => "at random rows",
+    };
+    format!("{starts} {start}, at most {} iterations", recipe.iterations())
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Card, Gallery};
+    use super::{Card, Gallery, clusters, without_match};
+    use invaspread_runner::engine::{KMeansStart, Metric, RetrievalRecipe, Selection};
     use serde_json::{Value, json};
 
     #[test]
     fn a_card_says_what_is_known_and_what_is_not() {
         let gallery = Gallery { name: "train.npz".to_owned(), rows: 7, votes: Some((5, 0.1)) };
-        let card = Card { test_rows: 3, gallery: Some(gallery), is_normalized: true, ..Card::default() };
+        let intervals = Some(json!({ "level": 0.95, "units": "queries" }));
+        let card =
+            Card { test_rows: 3, gallery: Some(gallery), is_normalized: true, intervals, ..Card::default() };
         let json = card.as_json();
         assert_eq!(
             (&json["k"], &json["temperature"], &json["gallery_rows"]),
@@ -115,5 +153,30 @@ mod tests {
         assert_eq!(lines.len(), 1 + json.as_object().map_or(0, serde_json::Map::len));
         assert!(lines.contains(&"  gallery:                train.npz".to_owned()), "{lines:?}");
         assert!(lines.contains(&"  layer:                  -".to_owned()), "{lines:?}");
+        assert!(
+            lines.contains(&"  intervals:              level: 0.95; units: queries".to_owned()),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn the_words_of_a_card_are_those_of_what_is_measured() {
+        let of = |metrics: &[Metric], has_gallery| {
+            without_match(&Selection { metrics: metrics.to_vec(), ..Selection::default() }, has_gallery)
+        };
+        assert_eq!(of(&[Metric::Knn], true).as_deref(), Some("missed in kNN"));
+        assert_eq!(of(&[Metric::Knn, Metric::Shape], false), None);
+        let both = of(&[Metric::Retrieval, Metric::Mrr], false);
+        assert_eq!(both.as_deref(), Some("missed in R@K; left out of MAP@R, R-precision and MRR"));
+        let usual = clusters(&RetrievalRecipe::default());
+        assert_eq!(usual, "the best k-means of 10 starts by k-means++, at most 300 iterations");
+        let (kmeans_iterations, kmeans_start) = (Some(25), Some(KMeansStart::Random));
+        let faiss = RetrievalRecipe {
+            kmeans_restarts: 1,
+            kmeans_iterations,
+            kmeans_start,
+            ..RetrievalRecipe::default()
+        };
+        assert_eq!(clusters(&faiss), "k-means from one start at random rows, at most 25 iterations");
     }
 }

@@ -1,7 +1,7 @@
 //! `invaspread evaluate WEIGHTS`: measures a file of weights on the data of its run, or on data that the user
 //! names.
 
-use super::card::{Card, Gallery};
+use super::card::{self, Card, Gallery};
 use super::destination::{Destination, Mark};
 use super::measure::names::Names;
 use super::measure::notes;
@@ -19,7 +19,7 @@ use invaspread_models::WeightsFile;
 use invaspread_runner::config::{Override, Work, expand};
 use invaspread_runner::embeddings;
 use invaspread_runner::engine::{
-    self, Embeddings, Intervals, Metric, OtherProtocol, Recipe, Selection, Units,
+    self, Embeddings, Intervals, Metric, OtherProtocol, Recipe, Selection, Units, When,
 };
 use invaspread_runner::launch::images;
 use invaspread_runner::memory::Memory;
@@ -86,8 +86,8 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let votes = peer.as_ref().is_none_or(|peer| peer.metrics.contains(&Metric::Knn));
     let voters = among.filter(|_| votes);
     let card = Card {
-        intervals: intervals.as_ref().map(protocol_of),
-        ..card(&recipe, &dataset, among, peer.as_ref(), &path)
+        intervals: intervals.as_ref().filter(|_| !of_metrics.is_empty()).map(protocol_of),
+        ..protocol_card(&recipe, &dataset, among, peer.as_ref(), &path)
     };
     if arguments.json {
         return Ok(print_json(&json!({
@@ -190,7 +190,7 @@ fn by(
 }
 
 /// Returns the protocol. If there is a gallery, `among` is the number of its images.
-fn card(
+fn protocol_card(
     recipe: &Recipe,
     dataset: &Dataset,
     among: Option<usize>,
@@ -207,17 +207,20 @@ fn card(
     };
     let epoch = [("last", names::LAST_WEIGHTS), ("best", names::BEST_WEIGHTS)];
     let epoch = epoch.into_iter().find(|(_, file)| path.ends_with(file)).map(|(name, _)| name.to_owned());
+    let metrics = match (peer, among) {
+        (Some(peer), _) => peer.metrics,
+        (None, None) => &[Metric::Retrieval, Metric::Clusters],
+        (None, Some(_)) if recipe.retrieval_beside_knn => &[Metric::Knn, Metric::Retrieval],
+        (None, Some(_)) => &[Metric::Knn],
+    };
+    let selection = Selection { metrics: metrics.to_vec(), ..Selection::default() };
+    let clusters =
+        among.is_none() && selection.has(Metric::Clusters) && recipe.retrieval.clustering != When::Never;
     let gallery = among.map(|rows| Gallery {
         name: format!("training images of {}", dataset.name),
         rows,
-        votes: peer
-            .is_none_or(|peer| peer.metrics.contains(&Metric::Knn))
-            .then_some((recipe.neighbors, recipe.vote_temperature)),
+        votes: selection.has(Metric::Knn).then_some((recipe.neighbors, recipe.vote_temperature)),
     });
-    let retrieves = match peer {
-        Some(peer) => peer.metrics.contains(&Metric::Retrieval),
-        None => gallery.is_none() || recipe.retrieval_beside_knn,
-    };
     // The embedding layer of a network scales its rows itself.
     let is_normalized = recipe.layer == Layer::Embedding || peer.is_none_or(|peer| !peer.unscaled);
     Card {
@@ -226,7 +229,9 @@ fn card(
         gallery,
         is_normalized,
         layer: Some(layer_name(recipe.layer).to_owned()),
-        ks: if retrieves { recipe.retrieval.recall_at.clone() } else { Vec::new() },
+        ks: if selection.has(Metric::Retrieval) { recipe.retrieval.recall_at.clone() } else { Vec::new() },
+        without_match: card::without_match(&selection, among.is_some()),
+        clusters: clusters.then(|| card::clusters(&recipe.retrieval)),
         resize: Some(resize),
         epoch,
         ..Card::default()

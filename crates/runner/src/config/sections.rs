@@ -2,7 +2,7 @@
 //! `experiments/config.toml` explains each.
 
 use super::{ConfigError, Override};
-use crate::engine::{RetrievalRecipe, When};
+use crate::engine::{KMeansStart, RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer, RunLength};
 use crate::settings::Refusal;
 use invaspread_augment::{AugmentConfig, AugmentError, RandomBlur, RandomCrop, RandomSolarize, TRANSFORMS};
@@ -382,7 +382,8 @@ impl Config {
         if let Err(Refusal { key, found, expected }) = self.method.check() {
             return wrong(&format!("method.{key}"), found, &expected);
         }
-        if let Some(RetrievalRecipe { recall_at, kmeans_restarts, .. }) = &self.eval.retrieval {
+        if let Some(retrieval) = &self.eval.retrieval {
+            let RetrievalRecipe { recall_at, kmeans_restarts, kmeans_iterations, .. } = retrieval;
             if recall_at.is_empty() || recall_at.contains(&0) {
                 return wrong("eval.retrieval.recall_at", format!("{recall_at:?}"), "numbers of at least 1");
             }
@@ -391,6 +392,9 @@ impl Config {
             }
             if *kmeans_restarts == 0 {
                 return wrong("eval.retrieval.kmeans_restarts", "0".into(), "at least 1");
+            }
+            if *kmeans_iterations == Some(0) {
+                return wrong("eval.retrieval.kmeans_iterations", "0".into(), "at least 1");
             }
         }
         let positive = [("optim.lr", self.optim.lr), ("eval.temperature", self.eval.temperature)];
@@ -545,7 +549,11 @@ impl Config {
         self.optim.warmup = Some(0.0);
         self.eval.layer = Some(Layer::default());
         self.eval.linear = Some(When::Never);
-        self.eval.retrieval = Some(RetrievalRecipe::default());
+        self.eval.retrieval = Some(RetrievalRecipe {
+            kmeans_iterations: Some(0),
+            kmeans_start: Some(KMeansStart::default()),
+            ..RetrievalRecipe::default()
+        });
         self.runs.checkpoint_seconds = Some(0.0);
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());

@@ -233,9 +233,16 @@ impl Config {
             let found = format!("{}, of {steps} steps each ({sizes})", optim.epochs);
             return Err(("optim.epochs", found, format!("{most} steps in all")));
         }
-        let restarts = eval.retrieval.as_ref().map_or(1, |retrieval| retrieval.kmeans_restarts as u64);
-        if restarts > MOST {
-            return Err(("eval.retrieval.kmeans_restarts", restarts.to_string(), most));
+        let of_kmeans = eval.retrieval.iter().flat_map(|retrieval| {
+            [
+                ("eval.retrieval.kmeans_restarts", retrieval.kmeans_restarts as u64),
+                ("eval.retrieval.kmeans_iterations", retrieval.iterations() as u64),
+            ]
+        });
+        for (key, count) in of_kmeans {
+            if count > MOST {
+                return Err((key, count.to_string(), most));
+            }
         }
         Ok(())
     }

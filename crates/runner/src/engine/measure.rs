@@ -4,8 +4,7 @@
 use invaspread_data::Grouping;
 use invaspread_metrics::{
     Agreement, KMeans, KnnResult, LabeledRows, LinearSvm, Lookup, MetricError, QueryScores, RankingMetrics,
-    RetrievalMetrics, RetrievalScores, Rows, Seeding, Similarities, SimilarityDistribution, Sources,
-    WeightedKnn,
+    RetrievalMetrics, RetrievalScores, Rows, Similarities, SimilarityDistribution, Sources, WeightedKnn,
 };
 
 use super::embed::{Embeddings, Outputs};
@@ -305,10 +304,10 @@ fn clusters(
     classes.dedup();
     let kmeans = KMeans {
         clusters: classes.len(),
-        iterations: 300,
+        iterations: recipe.retrieval.iterations(),
         tolerance: 1e-4,
         restarts: recipe.retrieval.kmeans_restarts,
-        seeding: Seeding::PlusPlus,
+        seeding: recipe.retrieval.seeding(),
         seed: recipe.seed,
         epoch,
         device: recipe.device,

@@ -51,7 +51,7 @@ pub use recipe::{Fall, Recipe, Schedule};
 #[cfg(feature = "cuda")]
 pub(crate) use repeated::RepeatedSteps;
 pub use restore::{KeptState, embed_by, read_state, write_weights};
-pub use retrieval_recipe::{RetrievalRecipe, When};
+pub use retrieval_recipe::{KMeansStart, RetrievalRecipe, When};
 pub use selection::{Metric, Selection};
 pub use stop::Stop;
 pub use trained::{Best, Outcome, Trained};

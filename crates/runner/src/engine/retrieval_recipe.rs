@@ -1,5 +1,6 @@
 //! What is measured of a retrieval set, and when.
 
+use invaspread_metrics::Seeding;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the retrieval metrics.
@@ -12,11 +13,37 @@ pub struct RetrievalRecipe {
     pub clustering: When,
     /// The number of starts of k-means; the best is kept.
     pub kmeans_restarts: usize,
+    /// The largest number of iterations of each start; 300 unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kmeans_iterations: Option<usize>,
+    /// How the first centroids are chosen; by k-means++ unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kmeans_start: Option<KMeansStart>,
 }
+
+/// How k-means chooses its first centroids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KMeansStart {
+    /// By greedy k-means++, as scikit-learn does.
+    #[default]
+    PlusPlus,
+    /// Distinct rows at random, as faiss does.
+    Random,
+}
+
+/// scikit-learn's largest number of iterations.
+const ITERATIONS: usize = 300;
 
 impl Default for RetrievalRecipe {
     fn default() -> Self {
-        Self { recall_at: vec![1, 2, 4, 8], clustering: When::Last, kmeans_restarts: 10 }
+        Self {
+            recall_at: vec![1, 2, 4, 8],
+            clustering: When::Last,
+            kmeans_restarts: 10,
+            kmeans_iterations: None,
+            kmeans_start: None,
+        }
     }
 }
 
@@ -28,6 +55,19 @@ impl RetrievalRecipe {
             Self { recall_at: vec![1, 10, 100, 1000], kmeans_restarts: 1, ..Self::default() }
         } else {
             Self::default()
+        }
+    }
+
+    /// Returns the largest number of iterations of each start of k-means.
+    pub fn iterations(&self) -> usize {
+        self.kmeans_iterations.unwrap_or(ITERATIONS)
+    }
+
+    /// Returns how the first centroids are chosen.
+    pub(super) fn seeding(&self) -> Seeding {
+        match self.kmeans_start.unwrap_or_default() {
+            KMeansStart::PlusPlus => Seeding::PlusPlus,
+            KMeansStart::Random => Seeding::Random,
         }
     }
 }

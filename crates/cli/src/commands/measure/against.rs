@@ -1,6 +1,7 @@
 //! `measure A --against B`: the difference of each metric of two embeddings of the same rows.
 
 use super::measurement::Measurement;
+use super::notes;
 use super::outcome::interval as as_json;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
@@ -49,6 +50,8 @@ pub(super) struct Comparison {
     differences: BTreeMap<String, Interval>,
     /// Whether intervals were asked for.
     has_intervals: bool,
+    /// The number of classes, if so few are drawn again that an interval may be too narrow.
+    few_classes: Option<usize>,
 }
 
 /// Measures the other embeddings and compares.
@@ -73,6 +76,7 @@ pub(super) fn compare(
         second: second.measured(),
         differences: intervals.map(of_difference).transpose()?.unwrap_or_default(),
         has_intervals: intervals.is_some(),
+        few_classes: intervals.and_then(|intervals| notes::few_classes(intervals, classes)),
     })
 }
 
@@ -117,8 +121,13 @@ impl Comparison {
             return;
         }
         let Some((name, first, second, interval)) = self.rows().next() else { return };
-        let name = short_name(name);
-        print_line!("{}", sentence(&name, first - second, interval, &one.to_string(), &other.to_string()));
+        let said =
+            sentence(&short_name(name), first - second, interval, &one.to_string(), &other.to_string());
+        let decides = interval.is_some_and(|interval| !interval.contains(0.0));
+        match self.few_classes.filter(|_| decides) {
+            Some(count) => print_line!("{said}; with only {count} classes that is a hint, not a decision"),
+            None => print_line!("{said}"),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::names::Names;
 use super::notes;
 use super::sources::RowSources;
-use crate::commands::card::{Card, Gallery};
+use crate::commands::card::{self, Card, Gallery};
 use invaspread_metrics::{LabeledRows, Lookup, Rows};
 use invaspread_runner::embeddings::{Classes, Embedded, Scaling};
 use invaspread_runner::engine::{self, Classed, Findings, Metric, Recipe, Selection, When};
@@ -58,6 +58,8 @@ impl Measurement {
             gallery,
             is_normalized: scaling == Scaling::UnitLength,
             ks: if has_ks { self.recipe.retrieval.recall_at.clone() } else { Vec::new() },
+            without_match: card::without_match(&self.selection, self.gallery.is_some()),
+            clusters: self.clusters.then(|| card::clusters(&self.recipe.retrieval)),
             same_source: self.sources.as_ref().map(|sources| sources.convention().to_owned()),
             ..Card::default()
         }

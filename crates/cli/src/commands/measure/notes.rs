@@ -47,11 +47,16 @@ pub(super) fn of_file(file: &Embedded, scaling: Scaling) -> Vec<String> {
     notes
 }
 
-/// Returns a note if few classes are drawn again.
-pub(in crate::commands) fn of_units(intervals: &Intervals, classes: &[u32]) -> Option<String> {
+/// Returns the number of classes if so few are drawn again that an interval may be too narrow.
+pub(super) fn few_classes(intervals: &Intervals, classes: &[u32]) -> Option<usize> {
     let count = intervals.count(classes);
     let few = intervals.units == Units::Classes && (Bootstrap::FEWEST_UNITS..FEW_CLASSES).contains(&count);
-    few.then(|| {
+    few.then_some(count)
+}
+
+/// Returns a note if few classes are drawn again.
+pub(in crate::commands) fn of_units(intervals: &Intervals, classes: &[u32]) -> Option<String> {
+    few_classes(intervals, classes).map(|count| {
         format!(
             "{count} classes are few to draw from: an interval for other classes may be too narrow, and a difference may seem to be decided when \
              it is not"
@@ -77,19 +82,10 @@ pub(super) fn of_classes(
             (true, true) => "queries have no image of their class and another source in the gallery",
             (false, true) => "rows have no other row of their class and another source",
         };
-        let has = |metric| selection.has(metric);
-        let counted = [("kNN", has_gallery && has(Metric::Knn)), ("R@K", has(Metric::Retrieval))];
-        let left_out = [
-            ("MAP@R", has(Metric::Retrieval)),
-            ("R-precision", has(Metric::Retrieval)),
-            ("precision@K", has(Metric::Precision)),
-            ("MRR", has(Metric::Mrr)),
-            ("mAP", has(Metric::Map)),
-            ("CMC", has(Metric::Cmc)),
-        ];
+        let [missed, left_out] = of_nothing_to_find(selection, has_gallery);
         let parts = [
-            listed(&counted).map(|names| format!("they count as missed in {names}")),
-            listed(&left_out).map(|names| {
+            missed.map(|names| format!("they count as missed in {names}")),
+            left_out.map(|names| {
                 if without == rows {
                     format!("{names} have no value")
                 } else {
@@ -108,6 +104,24 @@ pub(super) fn of_classes(
         );
     }
     notes
+}
+
+/// Returns the measured metrics in which a query without anything to find counts as missed, and those that leave it out.
+pub(in crate::commands) fn of_nothing_to_find(
+    selection: &Selection,
+    has_gallery: bool,
+) -> [Option<String>; 2] {
+    let has = |metric| selection.has(metric);
+    let missed = [("kNN", has_gallery && has(Metric::Knn)), ("R@K", has(Metric::Retrieval))];
+    let left_out = [
+        ("MAP@R", has(Metric::Retrieval)),
+        ("R-precision", has(Metric::Retrieval)),
+        ("precision@K", has(Metric::Precision)),
+        ("MRR", has(Metric::Mrr)),
+        ("mAP", has(Metric::Map)),
+        ("CMC", has(Metric::Cmc)),
+    ];
+    [listed(&missed), listed(&left_out)]
 }
 
 /// Returns a note if the rows that are measured are those of the gallery.

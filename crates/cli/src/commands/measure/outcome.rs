@@ -38,10 +38,16 @@ impl Outcome {
     /// Returns the protocol.
     pub(super) fn card(&self) -> Card {
         Card {
-            intervals: self.intervals.as_ref().map(protocol_of),
+            intervals: self.intervals.as_ref().filter(|_| self.has_intervals()).map(protocol_of),
             of_library: self.plan.protocol.as_ref().map(|protocol| protocol.name),
             ..self.measurement.card(self.plan.scaling)
         }
+    }
+
+    /// Returns whether any metric has an interval: with too few units none has.
+    fn has_intervals(&self) -> bool {
+        let MoreIntervals { shape, hubness } = &self.of_more;
+        !(self.of_metrics.is_empty() && shape.is_empty() && hubness.is_empty())
     }
 
     /// Returns the settings that have an effect.

@@ -6,13 +6,15 @@
 //! | `lightly` | k = 200, temperature 0.1 | of length 1 | kNN | lightly 1.6, `utils/benchmarking/knn.py` and `knn_classifier.py` |
 //! | `solo-learn` | k = 20, temperature 0.07 | as they are | kNN | solo-learn, `solo/utils/knn.py` and `main_knn.py`, `distance_fx = "cosine"` |
 //! | `dino` | k = 20, temperature 0.07 | of length 1 | kNN | facebookresearch/dino, `eval_knn.py`, whose help says that 20 usually works best (it also prints 10, 100 and 200) |
-//! | `pytorch-metric-learning` | none | of length 1 | R@1, precision@1, MAP@R, R-precision | pytorch-metric-learning 2.9, `AccuracyCalculator` |
+//! | `pytorch-metric-learning` | none | of length 1 | R@1, precision@1, MAP@R, R-precision; among themselves NMI and AMI | pytorch-metric-learning 2.9, `AccuracyCalculator` |
 //!
 //! All votes are exp(similarity / temperature). Where these libraries leave ties to `torch.topk` and `torch.sort`, ours
 //! are decided by the index and the class. solo-learn's cosine does not scale the rows, and while it trains it votes by
 //! Euclidean distance, which `measure` does not. pytorch-metric-learning ranks by the Euclidean distance of the rows as they
 //! are, which is the order here for rows of length 1; its precision_at_1 leaves out queries without a row to find, as
-//! precision@1 does here, while R@1 counts them as missed; its NMI and AMI cluster by faiss.
+//! precision@1 does here, while R@1 counts them as missed. Its NMI and AMI cluster by faiss: one start at random rows, 25
+//! iterations. So do ours here, with other random rows; they end sooner if the centroids stand still, and use all rows where
+//! faiss draws at most 256 for each cluster.
 
 use super::names::Names;
 use crate::arguments::Peer;
@@ -79,8 +81,13 @@ pub(in crate::commands) fn of(peer: Peer) -> Protocol {
         Peer::PytorchMetricLearning => Protocol {
             name: "pytorch-metric-learning",
             set_by: set_by!("pytorch-metric-learning"),
-            settings: &[("eval.retrieval.recall_at", "[1]")],
-            metrics: &[Metric::Retrieval, Metric::Precision],
+            settings: &[
+                ("eval.retrieval.recall_at", "[1]"),
+                ("eval.retrieval.kmeans_restarts", "1"),
+                ("eval.retrieval.kmeans_iterations", "25"),
+                ("eval.retrieval.kmeans_start", "random"),
+            ],
+            metrics: &[Metric::Retrieval, Metric::Clusters, Metric::Precision],
             unscaled: false,
             needs_gallery: false,
         },
@@ -105,9 +112,11 @@ impl Protocol {
                 names.of_rows("gallery")
             )));
         }
-        // Votes need a gallery; the paper's protocol without one is retrieval and clusters.
+        // Votes need a gallery, and rows are clustered only without one.
         let is_vote = |key: &str| ["eval.k", "eval.temperature"].contains(&key);
-        let settings = self.settings.iter().filter(|(key, _)| has_gallery || !is_vote(key));
+        let is_idle =
+            |key: &str| if has_gallery { key.starts_with("eval.retrieval.kmeans") } else { is_vote(key) };
+        let settings = self.settings.iter().filter(|(key, _)| !is_idle(key));
         let [flag, argument] = self.set_by;
         let set_by = if names == Names::Flags { flag } else { argument };
         let mut all: Vec<Override> = settings.map(|(key, text)| Override::flag(set_by, key, text)).collect();

@@ -54,6 +54,10 @@ pub(super) fn of(asked: &Asked, protocol: Option<&Protocol>) -> Result<Selection
                 names.list("metrics", &["default", "fnmr"])
             )));
         }
+        if let Some(twice) = (1..rates.len()).find(|&place| rates[..place].contains(&rates[place])) {
+            let (name, rate) = (names.of("fmr"), rates[twice]);
+            return Err(Failure::Usage(anyhow!("{name}: found {rate} twice, expected each rate once")));
+        }
         selection.false_match_rates.clone_from(rates);
     }
     Ok(selection)

@@ -12,11 +12,13 @@ const ALWAYS: [&str; 2] = ["device", "seed"];
 const GALLERY: [&str; 5] =
     ["eval.k", "eval.temperature", "eval.linear", "eval.retrieval", "eval.retrieval.recall_at"];
 /// Keys for measuring without a gallery.
-const THEMSELVES: [&str; 4] = [
+const THEMSELVES: [&str; 6] = [
     "eval.retrieval",
     "eval.retrieval.recall_at",
     "eval.retrieval.clustering",
     "eval.retrieval.kmeans_restarts",
+    "eval.retrieval.kmeans_iterations",
+    "eval.retrieval.kmeans_start",
 ];
 /// The groups, whose files may set such keys.
 const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "protocol", "profile"];
@@ -24,7 +26,16 @@ const GROUPS: [&str; 7] = ["dataset", "model", "method", "augment", "optim", "pr
 /// The metrics that keys belong to; one of them must be measured.
 const OF_METRICS: [(&[&str], &[Metric], &str); 3] = [
     (&["eval.k", "eval.temperature"], &[Metric::Knn], "kNN is"),
-    (&["eval.retrieval.clustering", "eval.retrieval.kmeans_restarts"], &[Metric::Clusters], "NMI is"),
+    (
+        &[
+            "eval.retrieval.clustering",
+            "eval.retrieval.kmeans_restarts",
+            "eval.retrieval.kmeans_iterations",
+            "eval.retrieval.kmeans_start",
+        ],
+        &[Metric::Clusters],
+        "NMI is",
+    ),
     (
         &["eval.retrieval.recall_at"],
         &[Metric::Retrieval, Metric::Precision, Metric::Cmc],

@@ -2,6 +2,7 @@
 
 use super::measurement::Measurement;
 use super::outcome::NMI;
+use crate::commands::card;
 use invaspread_metrics::Interval;
 use invaspread_runner::embeddings::{self, Embedded, Labels, Scaling};
 use invaspread_runner::engine::{Intervals, Measured, Metric};
@@ -64,17 +65,29 @@ pub(super) fn describe(measurement: &Measurement, scaling: Scaling) -> Vec<Strin
         Some(among) if !measurement.selection.has(Metric::Knn) => format!("{rows}, among {among}"),
         Some(among) => {
             let (k, temperature) = (measurement.recipe.neighbors, measurement.recipe.vote_temperature);
-            let cut = if k > among { format!(" ({})", if among == 1 { "the only one there is".to_owned() } else { format!("all {among} there are") }) } else { String::new() };
-            format!(
-                "{rows}, among {among}; kNN with k = {k}{cut}, temperature {temperature}; NMI and AMI are not measured with a gallery"
-            )
+            let cut = if k > among {
+                format!(
+                    " ({})",
+                    if among == 1 {
+                        "the only one there is".to_owned()
+                    } else {
+                        format!("all {among} there are")
+                    }
+                )
+            } else {
+                String::new()
+            };
+            format!("{rows}, among {among}; kNN with k = {k}{cut}, temperature {temperature}")
         }
-        None if measurement.clusters => match measurement.recipe.retrieval.kmeans_restarts {
-            1 => format!("{rows}, each among the others; NMI and AMI of k-means from one start"),
-            starts => format!("{rows}, each among the others; NMI and AMI of the best k-means of {starts} starts"),
-        },
+        None if measurement.clusters => {
+            let clusters = card::clusters(&measurement.recipe.retrieval);
+            format!("{rows}, each among the others; NMI and AMI of {clusters}")
+        }
         None => format!("{rows}, each among the others"),
     });
+    if measurement.gallery.is_some() && measurement.selection.has(Metric::Clusters) {
+        lines.push("NMI and AMI are not measured with a gallery".to_owned());
+    }
     lines
 }
 

@@ -158,6 +158,7 @@ fn what_no_memory_holds_is_refused_by_its_keys() {
         (&["optim.epochs=1e18"][..], "optim.epochs"),
         (&["optim.epochs=9e15"], "optim.epochs"),
         (&["eval.retrieval.kmeans_restarts=1e18"], "eval.retrieval.kmeans_restarts"),
+        (&["eval.retrieval.kmeans_iterations=1e18"], "eval.retrieval.kmeans_iterations"),
         (&["method=deepcluster", "method.kmeans_iterations=1e18"], "method.kmeans_iterations"),
     ] {
         let told = error(arguments);
