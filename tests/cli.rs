@@ -253,7 +253,7 @@ fn settings_that_make_no_sense_are_told_from_those_that_look_odd() {
         (&["--data-root", "/x, y"][..], "root = \"/x, y\"".to_owned()),
         (&["--runs", "20240105"], "root = \"20240105\"".to_owned()),
         (&["--runs=-x"], "root = \"-x\"".to_owned()),
-        (&["data.folder.path=true"], "path = \"true\"".to_owned()),
+        (&["dataset=folder", "data.folder.path=true"], "path = \"true\"".to_owned()),
         (&["--runs=~/x"], format!("root = {:?}", home.join("x"))),
         (&["runs.root=~/x"], format!("root = {:?}", home.join("x"))),
         (&["optim.lr=.01"], "lr = 0.01".to_owned()),
@@ -329,7 +329,7 @@ fn a_run_is_kept_not_repeated_and_measures_the_same_again() {
     assert_eq!((&protocol["epoch"], &protocol["layer"]), (&"last".into(), &"embedding".into()));
     assert_eq!((&protocol["k"], &protocol["test_rows"]), (&measured["k"], &measured["test_images"]));
     let card = done(folder.path(), &["evaluate", weights.to_str().unwrap(), "--profile", "smoke", "--card"]);
-    assert!(card.contains("  resize:                 the shorter side to 32 (bilinear)"), "{card}");
+    assert!(card.contains("  resize:                 resize the shorter side to 32 pixels"), "{card}");
     assert!(card.contains("95% intervals for other queries: 10000 bootstrap draws"), "{card}");
 
     // By the protocol of a library, `evaluate` finds what `measure` finds of the embeddings that it saves.

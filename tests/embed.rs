@@ -3,6 +3,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod pictures;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,8 +13,12 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 use invaspread_models::{Network, ResNetConfig, check_seal, write_weights};
 use invaspread_runner::embeddings::{self, Labels, Source};
+use pictures::picture;
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// The width and the height of the pictures.
+const SIZE: (usize, usize) = (20, 14);
 
 const SMALL: [&str; 2] = ["model.width=2", "model.embedding=6"];
 
@@ -40,17 +46,6 @@ fn refused(folder: &Path, arguments: &[&str], code: i32, words: &[&str]) {
     }
 }
 
-/// A picture of 20 x 14 pixels that no other number gives, as PPM.
-fn picture(number: usize) -> Vec<u8> {
-    let mut bytes = b"P6 20 14 255\n".to_vec();
-    for (x, y) in (0..14).flat_map(|y| (0..20).map(move |x| (x, y))) {
-        bytes.extend(
-            [x * 12 + number * 31, y * 17 + number * 7, (x * y + number) * 5].map(|value| value as u8),
-        );
-    }
-    bytes
-}
-
 /// Makes a folder with weights `w` and images `images/cat/00.ppm` ... of two classes, `count` of each.
 fn set(count: usize) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
@@ -60,7 +55,8 @@ fn set(count: usize) -> TempDir {
         let of_class = folder.path().join("images").join(name);
         fs::create_dir_all(&of_class).unwrap();
         for number in 0..count {
-            fs::write(of_class.join(format!("{number:03}.ppm")), picture(class * count + number)).unwrap();
+            fs::write(of_class.join(format!("{number:03}.ppm")), picture(SIZE, class * count + number))
+                .unwrap();
         }
     }
     folder
@@ -89,7 +85,7 @@ fn every_format_holds_the_rows_that_evaluate_measures() {
     fs::create_dir_all(at("own/train")).unwrap();
     for class in ["cat", "dog"] {
         fs::create_dir(at("own/train").join(class)).unwrap();
-        fs::write(at("own/train").join(class).join("0.ppm"), picture(99)).unwrap();
+        fs::write(at("own/train").join(class).join("0.ppm"), picture(SIZE, 99)).unwrap();
     }
     fs::rename(at("images"), at("own/test")).unwrap();
     let own = ["dataset=folder", "data.folder.path=own"];
@@ -123,6 +119,10 @@ fn every_format_holds_the_rows_that_evaluate_measures() {
         |text: &str| text.lines().filter(|line| line.contains('%')).map(str::to_owned).collect::<Vec<_>>();
     assert!(!metrics(&of_npz).is_empty() && metrics(&of_npz) == metrics(&of_npy), "{of_npz}\n{of_npy}");
     assert_eq!(metrics(&of_npz), metrics(&done(folder.path(), &["measure", "e.safetensors"]).0));
+    done(folder.path(), &[&["embed", "w", "own/test", "--out", "e.parquet"], &own[..]].concat());
+    let (of_parquet, _) = done(folder.path(), &["measure", "e.parquet"]);
+    assert_eq!(metrics(&of_npz), metrics(&of_parquet));
+    assert!(of_parquet.contains("e.parquet: embedding float32 (8, 6), label |S3 (8,)"), "{of_parquet}");
     // Without that data set the images go into the transform as they are.
     done(folder.path(), &["embed", "w", "own/test", "--out", "plain.npz"]);
     assert!(read(&at("plain.npz")).0 != measured);
@@ -135,9 +135,8 @@ fn check_in_python(folder: &Path, own: &[&str]) {
         eprintln!("skipped: INVASPREAD_PYTHON names no Python with numpy, pyarrow, Pillow and onnxruntime");
         return;
     };
-    done(folder, &[&["embed", "w", "own/test", "--out", "e.parquet"], own].concat());
     let script = "
-import numpy, pyarrow.parquet
+import numpy, pyarrow, pyarrow.parquet
 z = numpy.load('e.npz')
 assert sorted(z.files) == ['embeddings', 'labels', 'names'], z.files
 table = pyarrow.parquet.read_table('e.parquet').to_pydict()
@@ -145,6 +144,10 @@ assert (numpy.array(table['embedding'], 'f4') == z['embeddings']).all() and z['e
 assert table['name'] == z['names'].tolist() and z['names'][7] == 'dog/003.ppm'
 assert [label.decode() if isinstance(label, bytes) else label for label in table['label']] == z['labels'].tolist() == ['cat'] * 4 + ['dog'] * 4
 assert (numpy.load('e.npy') == z['embeddings']).all()
+flat = pyarrow.array(z['embeddings'].ravel())
+for name, column in [('lists', pyarrow.array(z['embeddings'].tolist(), pyarrow.list_(pyarrow.float32()))),
+                     ('fixed', pyarrow.FixedSizeListArray.from_arrays(flat, 6))]:
+    pyarrow.parquet.write_table(pyarrow.table({'X': column, 'label': table['label']}), name + '.parquet', row_group_size=3)
 ";
     let run = |arguments: &[&std::ffi::OsStr]| {
         let output =
@@ -152,6 +155,13 @@ assert (numpy.load('e.npy') == z['embeddings']).all()
         assert!(output.status.success(), "{output:?}");
     };
     run(&["-c".as_ref(), script.as_ref()]);
+    // `measure` reads the lists of pyarrow, of any length and of a fixed one.
+    let metrics = |file: &str| -> Value {
+        let result: Value = serde_json::from_str(&done(folder, &["measure", file, "--json"]).0).unwrap();
+        result["metrics"].clone()
+    };
+    let expected = metrics("e.npz");
+    assert_eq!([metrics("lists.parquet"), metrics("fixed.parquet")], [expected.clone(), expected]);
     // A model's own metadata suffice to make the same embeddings of the same files.
     let by_metadata = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/images_in_onnxruntime.py");
     let bgr = ["augment.normalize.channels=bgr", "augment.squash=40", "augment.size=36", "model.pool=0"];

@@ -3,16 +3,21 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod pictures;
 mod program;
 
 use std::fs;
 use std::path::Path;
 
 use invaspread_data::sample::shards::{HubRow, hub, shard};
+use pictures::picture;
 use program::{done, empty, invaspread, refused};
 use serde_json::Value;
 
 const CLASSES: [&str; 2] = ["ant", "bee"];
+
+/// The width and the height of the pictures.
+const SIZE: (usize, usize) = (16, 16);
 
 /// Two steps of a tiny network.
 const TINY: [&str; 10] = [
@@ -28,20 +33,9 @@ const TINY: [&str; 10] = [
     "device=cpu",
 ];
 
-/// A picture of 16 x 16 pixels that no other number gives, as PPM.
-fn picture(number: usize) -> Vec<u8> {
-    let mut bytes = b"P6 16 16 255\n".to_vec();
-    for (x, y) in (0..16).flat_map(|y| (0..16).map(move |x| (x, y))) {
-        bytes.extend(
-            [x * 12 + number * 31, y * 17 + number * 7, (x * y + number) * 5].map(|value| value as u8),
-        );
-    }
-    bytes
-}
-
 /// The images of a split, each with the number of its class, in the order of a folder.
 fn split(first: usize, of_each: usize) -> Vec<(Vec<u8>, usize)> {
-    (0..2 * of_each).map(|number| (picture(first + number), number / of_each)).collect()
+    (0..2 * of_each).map(|number| (picture(SIZE, first + number), number / of_each)).collect()
 }
 
 fn as_folder(path: &Path, images: &[(Vec<u8>, usize)]) {
@@ -137,7 +131,7 @@ fn training_on_shards_gives_the_metrics_of_the_same_images_in_a_folder() {
     in_python(folder.path(), &of_folder);
 
     // A changed shard is another run, which says what has changed.
-    as_shard(&at("tars/train-001.tar"), 5, &[&training[5..9], &[(picture(50), 1)]].concat());
+    as_shard(&at("tars/train-001.tar"), 5, &[&training[5..9], &[(picture(SIZE, 50), 1)]].concat());
     let said = invaspread(folder.path(), &[&["train"], &of_tar[..], &TINY].concat());
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert!(said.err.contains("1 changed (train-001.tar)"), "{}", said.err);
@@ -188,6 +182,10 @@ fn what_is_wrong_with_shards_is_told_before_anything_is_trained() {
     images[1].0.truncate(100);
     as_shard(&folder.path().join("one.tar"), 0, &images);
     fs::write(folder.path().join("text.tar"), "one.tar\ntwo.tar\n").unwrap();
+    let image = picture(SIZE, 1);
+    let json: [(&str, &[u8]); 2] = [("cat.v2.ppm", &image), ("cat.v2.json", b"{\"label\": 0.5}")];
+    shard(&folder.path().join("json.tar"), &json);
+    as_shard(&folder.path().join("empty.tar"), 0, &[]);
     let of = |train: &'static str| ["train", "dataset=webdataset", train, "data.webdataset.image_size=16"];
     for (arguments, code, words) in [
         (["train", "dataset=webdataset", "seed=1", "seed=2"], 2, "data.webdataset.train: found nothing"),
@@ -201,6 +199,12 @@ fn what_is_wrong_with_shards_is_told_before_anything_is_trained() {
         (of("data.webdataset.train=*.tar"), 1, "the pattern character *"),
         (of("data.webdataset.train=text.tar"), 1, "text.tar: found a text"),
         (of("data.webdataset.train=one.tar"), 1, "one.tar: found the image 0001 with"),
+        (
+            of("data.webdataset.train=json.tar"),
+            1,
+            "such as cat of json.tar, with the number 0.5 in the field \"label\" of cat.v2.json",
+        ),
+        (of("data.webdataset.train=empty.tar"), 1, "empty.tar: found no sample, expected training images"),
         (of("data.webdataset.trian=one.tar"), 2, "data.webdataset.train"),
         (
             ["train", "dataset=webdataset", "data.webdataset.train=s-0.tar", "data.webdataset.train=s-1.tar"],
@@ -220,4 +224,32 @@ fn what_is_wrong_with_shards_is_told_before_anything_is_trained() {
     assert!(listed.contains("webdataset") && listed.contains("set data.parquet.path"), "{listed}");
     let shown = done(folder.path(), &["config", "show", "--origin", "dataset=webdataset"]);
     assert!(shown.contains("Tar shards of the training images"), "{shown}");
+}
+
+#[test]
+fn a_damaged_pack_is_noticed_and_made_again() {
+    let folder = empty();
+    let images = split(0, 6);
+    as_shard(&folder.path().join("one.tar"), 0, &images);
+    let of = ["dataset=webdataset", "data.webdataset.train=one.tar", "data.webdataset.image_size=16"];
+    let first = train(folder.path(), &of);
+    let cached = fs::read_dir(folder.path().join("invaspread-cache")).unwrap();
+    let mut cached = cached.map(|entry| entry.unwrap().path());
+    let pack = cached.find(|path| path.extension().is_some_and(|ending| ending == "pack")).unwrap();
+    let whole = fs::read(&pack).unwrap();
+    let again = [&["train"], &of[..], &["seed=2"], &TINY].concat();
+    // Each image is damaged, and the head is not.
+    let head = whole.len() - images.len() * 3 * SIZE.0 * SIZE.1;
+    let damaged: Vec<u8> = whole.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at >= head)).collect();
+    fs::write(&pack, damaged).unwrap();
+    refused(folder.path(), &again, 1, &["with CRC-32", "it is removed now: run the same command again"]);
+    done(folder.path(), &again);
+    assert!(fs::read(&pack).unwrap() == whole, "the pack is made again");
+    // A pack that was cut is made again at once, with a warning.
+    fs::write(&pack, &whole[..whole.len() - 7]).unwrap();
+    let said = invaspread(folder.path(), &[&["train"], &of[..], &["seed=3"], &TINY].concat());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("the packed images are made again: it has"), "{}", said.err);
+    assert!(fs::read(&pack).unwrap() == whole);
+    assert_eq!(train(folder.path(), &of), first);
 }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._checks import flag, whole, wrong_type
 from ._native import Epoch, Images
 from ._process import enter
 from .views import Views, as_pixels
@@ -65,8 +66,8 @@ class Loader:
             loader is made; `skipped` counts those left out, and the others are numbered from 0 without gaps.
 
     Raises:
-        ValueError: If an argument does not fit, or a shard is damaged; the message says what was found and what was
-            expected.
+        TypeError, ValueError: If an argument does not fit, or a shard is damaged; the message says what was found and what
+            was expected.
         FileNotFoundError: If there is no such path.
 
     Iterating raises `RuntimeError` if an image has no pixels or its file cannot be decoded; the message names the file.
@@ -90,12 +91,13 @@ class Loader:
     ) -> None:
         if not isinstance(views, Views):
             raise ValueError(f"views: found {views!r}, expected TwoViews(...), MultiCrop(...) or another Views")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: found {batch_size}, expected at least 1")
-        for name, value, most in (("seed", seed, 2**63), ("ahead", ahead, 1024), ("threads", threads, 1024)):
-            least = 0 if name == "seed" else 1
-            if value is not None and not least <= value < most:
-                raise ValueError(f"{name}: found {value}, expected at least {least} and below {most}")
+        batch_size = whole(batch_size, "batch_size", 1)
+        seed, ahead = whole(seed, "seed"), whole(ahead, "ahead", 1, 1024)
+        threads = None if threads is None else whole(threads, "threads", 1, 1024)
+        shuffle, drop_last = flag(shuffle, "shuffle"), flag(drop_last, "drop_last")
+        channels_last, skip_broken = flag(channels_last, "channels_last"), flag(skip_broken, "skip_broken")
+        if labels is not None and not hasattr(labels, "__len__"):
+            raise wrong_type("labels", labels, "one for each image in a list or an array")
         if output not in ("numpy", "torch"):
             raise ValueError(f'output: found {output!r}, expected "numpy" or "torch"')
         #: The names of the classes, if they are words; `labels` of a batch are places in this list.
@@ -154,9 +156,7 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Makes the next epoch the one with this number, at least 1: to go on after a restart."""
-        if epoch < 1:
-            raise ValueError(f"epoch: found {epoch}, expected at least 1")
-        self.epoch = epoch - 1
+        self.epoch = whole(epoch, "epoch", 1, 2**32) - 1
 
     def __iter__(self) -> Iterator[Batch]:
         """Begins the next epoch."""
@@ -209,7 +209,14 @@ def _borrowed(images: Any) -> Images:
             f"images: found shape {tuple(images.shape)}, expected an array (images, height, width, 3), a sequence of"
             " images or a path"
         )
-    return Images.of_any_size([as_pixels(image) for image in images])
+    expected = "an array (images, height, width, 3), a sequence of images or a path"
+    if isinstance(images, dict):
+        raise wrong_type("images", images, expected)
+    try:
+        several = list(images)
+    except TypeError:
+        raise wrong_type("images", images, expected) from None
+    return Images.of_any_size([as_pixels(image, f"image {number}") for number, image in enumerate(several)])
 
 
 def _numpy(array: np.ndarray) -> np.ndarray:

@@ -3,6 +3,10 @@
 Embeddings are arrays or tensors (rows, dimensions) of any type of number; labels are whole numbers or words, one for
 each row. Rows are scaled to length 1 unless `normalize=False`, so that neighbors are ranked by angle. All accuracies
 are in percent. A NaN or an infinity is an error.
+
+An argument of another type raises TypeError, another value ValueError; both name the argument. Ctrl-C raises
+KeyboardInterrupt within a tenth of a second. The work itself cannot be stopped in its middle: it goes on in the
+background until its end, or until Python ends, and its result is dropped.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _native
+from ._checks import as_array, flag, kind, number, numbers, whole, word, wrong_type
 from ._process import enter
 
 
@@ -59,7 +64,7 @@ def measure(
     *,
     metrics: str | list[str] | None = None,
     as_: str | None = None,
-    normalize: bool = True,
+    normalize: bool | None = None,
     intervals: bool | str | None = True,
     fmr: float | list[float] | None = None,
     same_source: Any = None,
@@ -78,10 +83,11 @@ def measure(
         gallery, gallery_labels: The rows that are searched and that vote; without them each row is searched among the
             others.
         metrics: What to compute, if not the usual: any of default, all, knn, retrieval, nmi, precision, mrr, map, cmc,
-            fnmr, hubness, shape.
+            fnmr, hubness, shape; `["map", "cmc"]` and `"map,cmc"` are the same.
         as_: The library whose protocol sets k, temperature, scaling and metrics: paper, lightly, solo-learn, dino or
             pytorch-metric-learning.
-        normalize: Whether rows are scaled to length 1.
+        normalize: Whether rows are scaled to length 1, as they are if it is not given. Not beside `as_`, whose protocol
+            says it.
         intervals: Whether each metric that is a mean over rows gets a 95 % interval by the bootstrap. "queries" asks:
             would other images of these classes give the same? "classes" asks: would other classes? `True` means
             queries with a gallery, else classes.
@@ -113,7 +119,8 @@ def measure(
           `same_source`, `settings`, `arrays` and so on.
 
     Raises:
-        ValueError: With the argument or the setting, what was found and what was expected.
+        TypeError, ValueError: With the argument or the setting, what was found and what was expected.
+        KeyboardInterrupt: After Ctrl-C; the work goes on in the background, and its result is dropped.
 
     >>> import numpy as np
     >>> rows = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
@@ -121,32 +128,29 @@ def measure(
     100.0
     """
     enter()
-    if isinstance(metrics, str):
-        metrics = [metrics]
-    if intervals is True:
-        intervals = None
-    elif not intervals:
-        intervals = "none"
+    if as_ is not None and normalize is not None:
+        raise ValueError(f'normalize={normalize} and as_="{as_}", which sets it too: leave one of them out')
     found = _native.measure(
         _labeled(embeddings, labels),
         _gallery(gallery, gallery_labels),
-        same_source=_optional(same_source, "same_source"),
-        gallery_same_source=_optional(gallery_same_source, "gallery_same_source"),
-        same_source_leaves_out=same_source_leaves_out,
-        against=_optional(against, "against"),
-        against_gallery=_optional(against_gallery, "against_gallery"),
-        library=as_,
-        metrics=metrics,
-        fmr=None if fmr is None else [float(rate) for rate in np.atleast_1d(fmr)],
-        scaled=normalize,
-        intervals=intervals,
-        per_class=per_class,
+        same_source=_optional(same_source, "same_source", _SOURCES),
+        gallery_same_source=_optional(gallery_same_source, "gallery_same_source", _SOURCES),
+        same_source_leaves_out=_word_or_none(same_source_leaves_out, "same_source_leaves_out"),
+        against=_optional(against, "against", _ROWS),
+        against_gallery=_optional(against_gallery, "against_gallery", _ROWS),
+        library=_word_or_none(as_, "as_"),
+        metrics=_metrics(metrics),
+        fmr=_rates(fmr),
+        scaled=normalize is None or flag(normalize, "normalize"),
+        intervals=_intervals(intervals),
+        per_class=flag(per_class, "per_class"),
         settings=[f"{key.replace('__', '.')}={_written(value)}" for key, value in settings.items()],
     )
     result = json.loads(found, object_hook=_ends)
     drawn = result["intervals"] or {"metrics": {}}
     result["intervals"] = drawn.pop("metrics")
-    if drawn:
+    # The protocol has no intervals if no metric has one, as with very few classes.
+    if drawn and result["protocol"]["intervals"]:
         result["protocol"]["intervals"] |= drawn
     return result
 
@@ -165,7 +169,11 @@ def knn(
     temperature), as instance discrimination is measured (Wu et al., CVPR 2018, section 3.4)."""
     enter()
     accuracies, found = _native.knn(
-        _labeled(embeddings, labels), _gallery(gallery, gallery_labels), k=k, temperature=temperature, scaled=normalize
+        _labeled(embeddings, labels),
+        _needed_gallery(gallery, gallery_labels),
+        k=whole(k, "k"),
+        temperature=number(temperature, "temperature"),
+        scaled=flag(normalize, "normalize"),
     )
     return Votes(*accuracies, _names(labels, gallery_labels)[found])
 
@@ -186,9 +194,9 @@ def retrieval(
         gallery,
         gallery_labels,
         metrics=["retrieval"],
-        normalize=normalize,
+        normalize=flag(normalize, "normalize"),
         intervals=False,
-        eval__retrieval__recall_at=list(recall_at),
+        eval__retrieval__recall_at=_ranks(recall_at),
     )
     return found["metrics"]
 
@@ -205,14 +213,14 @@ def cluster(
     """Clusters rows by k-means (greedy k-means++, at most 300 iterations, the best of `starts`), and compares the
     clusters with the labels if there are any."""
     enter()
-    rows = _array(embeddings, "embeddings")
-    stand_ins = np.zeros(len(rows), np.uint8) if labels is None else labels
+    rows = _array(embeddings, "embeddings", _ROWS)
+    stand_ins = np.zeros(rows.shape[:1], np.uint8) if labels is None else labels
     assignments, inertia, agreement = _native.cluster(
         _labeled(rows, stand_ins),
-        clusters=clusters,
-        starts=starts,
-        seed=seed,
-        scaled=normalize,
+        clusters=whole(clusters, "clusters"),
+        starts=whole(starts, "starts"),
+        seed=whole(seed, "seed"),
+        scaled=flag(normalize, "normalize"),
         has_labels=labels is not None,
     )
     return Clusters(assignments, inertia, *(agreement or (None, None, None)))
@@ -233,50 +241,101 @@ def linear(
     enter()
     (accuracy,), found = _native.linear(
         _labeled(embeddings, labels),
-        _gallery(gallery, gallery_labels),
-        classifier=classifier,
-        c=c,
-        scaled=normalize,
+        _needed_gallery(gallery, gallery_labels),
+        classifier=word(classifier, "classifier", '"svm" or "logistic"'),
+        c=number(c, "c"),
+        scaled=flag(normalize, "normalize"),
     )
     return Classified(accuracy, _names(labels, gallery_labels)[found])
 
 
-def _array(values: Any, name: str) -> np.ndarray:
-    """Returns an array of `values`, which may be a tensor on any device."""
+#: What embeddings and labels are, for errors.
+_ROWS = "numbers of shape (rows, dimensions)"
+_LABELS = "a whole number or a word for each row"
+_SOURCES = "the source of each row, a whole number or a word"
+
+
+def _array(values: Any, name: str, expected: str) -> np.ndarray:
+    """Returns an array of `values`, which may be a tensor on any device; of words only where not rows are expected."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         if str(values.dtype) == "torch.bfloat16":
             values = values.float()
-    array = np.asarray(values)
-    if array.dtype == object and all(isinstance(value, str) for value in array.flat):
+    array = as_array(values, name, expected)
+    if array.dtype == object and array.size > 0 and all(isinstance(value, str) for value in array.flat):
         array = array.astype(str)
-    if array.dtype.kind not in "fiubUS":
-        raise ValueError(f"{name}: found an array of {array.dtype}, expected numbers or words")
+    if array.dtype.kind not in ("fiub" if expected is _ROWS else "fiubUS"):
+        found = f"an array of {array.dtype}" if hasattr(values, "dtype") else kind(values)
+        raise TypeError(f"{name}: found {found}, expected {expected}")
     return np.ascontiguousarray(array)
 
 
-def _table(values: Any, name: str) -> tuple[str, tuple[int, ...], bytes]:
-    array = _array(values, name)
+def _table(values: Any, name: str, expected: str) -> tuple[str, tuple[int, ...], bytes]:
+    array = _array(values, name, expected)
     return array.dtype.str, array.shape, array.tobytes()
 
 
-def _optional(values: Any, name: str) -> tuple[str, tuple[int, ...], bytes] | None:
-    return None if values is None else _table(values, name)
+def _optional(values: Any, name: str, expected: str) -> tuple[str, tuple[int, ...], bytes] | None:
+    return None if values is None else _table(values, name, expected)
 
 
 def _labeled(embeddings: Any, labels: Any) -> tuple[Any, Any]:
-    return _table(embeddings, "embeddings"), _table(labels, "labels")
+    return _table(embeddings, "embeddings", _ROWS), _table(labels, "labels", _LABELS)
 
 
 def _gallery(gallery: Any, labels: Any) -> tuple[Any, Any] | None:
     if (gallery is None) != (labels is None):
         raise ValueError("found a gallery without gallery_labels, or the reverse; expected both or neither")
-    return None if gallery is None else (_table(gallery, "gallery"), _table(labels, "gallery_labels"))
+    return None if gallery is None else _needed_gallery(gallery, labels)
+
+
+def _needed_gallery(gallery: Any, labels: Any) -> tuple[Any, Any]:
+    return _table(gallery, "gallery", _ROWS), _table(labels, "gallery_labels", _LABELS)
+
+
+def _metrics(metrics: Any) -> list[str] | None:
+    """Returns the names of metrics, which may stand in one word with commas, as on the command line."""
+    if metrics is None:
+        return None
+    if isinstance(metrics, str):
+        return [name.strip() for name in metrics.split(",")]
+    if not isinstance(metrics, (list, tuple)) or not all(isinstance(name, str) for name in metrics):
+        raise wrong_type("metrics", metrics, 'names, such as metrics=["map", "cmc"]')
+    if not metrics:
+        raise ValueError('metrics: found an empty list, expected names, such as metrics=["map", "cmc"], or None')
+    return list(metrics)
+
+
+def _intervals(intervals: Any) -> str | None:
+    """Returns what is drawn again: `None` stands for the program's choice."""
+    if intervals is None or isinstance(intervals, (bool, np.bool_)):
+        return None if intervals else "none"
+    return word(intervals, "intervals", 'True, False, "queries" or "classes"')
+
+
+def _rates(fmr: Any) -> list[float] | None:
+    if fmr is None:
+        return None
+    several = isinstance(fmr, (list, tuple)) or getattr(fmr, "ndim", 0) > 0
+    return numbers(fmr, "fmr") if several else [number(fmr, "fmr")]
+
+
+def _ranks(recall_at: Any) -> list[int]:
+    try:
+        ranks = list(recall_at)
+    except TypeError:
+        raise wrong_type("recall_at", recall_at, "whole numbers in a tuple, such as (1, 2, 4, 8)") from None
+    return [whole(rank, "recall_at") for rank in ranks]
+
+
+def _word_or_none(value: Any, name: str) -> str | None:
+    return None if value is None else word(value, name, "a word or None")
 
 
 def _names(labels: Any, gallery_labels: Any) -> np.ndarray:
     """Returns the label of each class, in the order of the numbering."""
-    return np.unique(np.concatenate([_array(labels, "labels").ravel(), _array(gallery_labels, "gallery_labels").ravel()]))
+    both = (_array(labels, "labels", _LABELS), _array(gallery_labels, "gallery_labels", _LABELS))
+    return np.unique(np.concatenate([array.ravel() for array in both]))
 
 
 def _ends(found: dict[str, Any]) -> dict[str, Any] | tuple[float, float]:

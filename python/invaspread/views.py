@@ -9,24 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from ._checks import as_array, number, numbers, whole, word, wrong_type
 from ._native import Transforms
 
 _MEAN = (0.4914, 0.4822, 0.4465)
 _STD = (0.2023, 0.1994, 0.2010)
 
 
-def as_pixels(image: Any) -> np.ndarray:
-    """Returns an image as a contiguous uint8 array (height, width, 3).
+def as_pixels(image: Any, name: str = "image") -> np.ndarray:
+    """Returns an image as a contiguous uint8 array (height, width, 3); errors call it `name`.
 
     Takes such an array, a Pillow image (which is converted to RGB), or a uint8 tensor on the CPU with the
     channels last.
     """
     if hasattr(image, "convert") and getattr(image, "mode", "RGB") != "RGB":
         image = image.convert("RGB")
-    pixels = np.asarray(image)
+    expected = "uint8 of shape (height, width, 3), or an image of Pillow"
+    pixels = as_array(image, name, expected)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(
-            f"found an image of type {pixels.dtype} and shape {pixels.shape}; expected uint8 of shape (height, width, 3)"
+            f"{name}: found an image of type {pixels.dtype} and shape {pixels.shape}, expected {expected}"
         )
     return np.ascontiguousarray(pixels)
 
@@ -54,7 +56,7 @@ class Views:
             the release that the paper used.
 
     Raises:
-        ValueError: If a value is out of its range; the message names the setting.
+        TypeError, ValueError: If a value is of another type or out of its range; the message names the setting.
     """
 
     #: The settings of the small views of multi-crop.
@@ -77,30 +79,38 @@ class Views:
         std: Sequence[float] = _STD,
         parameters: str = "current",
     ) -> None:
-        brightness, contrast, saturation, hue = jitter or (0.0, 0.0, 0.0, 0.0)
+        strengths = [0.0] * 4 if jitter is None else numbers(jitter, "jitter", 4)
+        brightness, contrast, saturation, hue = strengths
         settings: dict[str, Any] = {
-            "size": size,
-            "parameters": parameters,
-            "resized_crop": {"scale": list(scale), "ratio": list(ratio)},
+            "size": whole(size, "size", 1, 2**32),
+            "parameters": word(parameters, "parameters"),
+            "resized_crop": {"scale": numbers(scale, "scale", 2), "ratio": numbers(ratio, "ratio", 2)},
             "color_jitter": {
                 "brightness": brightness,
                 "contrast": contrast,
                 "saturation": saturation,
                 "hue": hue,
-                "probability": jitter_probability,
+                "probability": number(jitter_probability, "jitter_probability"),
             },
-            "grayscale": {"probability": grayscale},
-            "flip": {"probability": flip},
-            "normalize": {"mean": list(mean), "std": list(std)},
+            "grayscale": {"probability": number(grayscale, "grayscale")},
+            "flip": {"probability": number(flip, "flip")},
+            "normalize": {"mean": numbers(mean, "mean"), "std": numbers(std, "std")},
         }
         if blur is not None:
-            (kernel, least, greatest), probability = blur
-            settings["blur"] = {"kernel": kernel, "sigma": [least, greatest], "probability": list(probability)}
+            expected = "((kernel, least sigma, greatest sigma), [probability, ...])"
+            (kernel, *sigma), probability = _pair(blur, "blur", expected, 3)
+            settings["blur"] = {
+                "kernel": whole(kernel, "blur", most=2**32),
+                "sigma": numbers(sigma, "blur", 2),
+                "probability": numbers(probability, "blur"),
+            }
         if solarize is not None:
-            threshold, probability = solarize
-            settings["solarize"] = {"threshold": threshold, "probability": list(probability)}
-        if views < 1:
-            raise ValueError(f"views: found {views}, expected at least 1")
+            (threshold,), probability = _pair(solarize, "solarize", "(threshold, [probability, ...])", 1)
+            settings["solarize"] = {
+                "threshold": whole(threshold, "solarize", most=2**32),
+                "probability": numbers(probability, "solarize"),
+            }
+        views = whole(views, "views", 1, 2**16)
         self._settings = settings
         #: The transforms and the number of views of each group of views with one size.
         self.groups: list[tuple[Transforms, int]] = [(_transforms(settings), views)]
@@ -127,12 +137,12 @@ class Views:
         Without it, Python's `random` chooses the draws, which PyTorch seeds differently in each worker.
         """
         pixels = as_pixels(image)
-        if index is None:
-            index = random.getrandbits(32)
-        numbers = ((transforms, number) for transforms, views in self.groups for number in range(views))
+        index = random.getrandbits(32) if index is None else whole(index, "index", most=2**32)
+        seed, epoch = whole(seed, "seed"), whole(epoch, "epoch", most=2**32)
+        each = ((transforms, of_group) for transforms, views in self.groups for of_group in range(views))
         return tuple(
-            transforms.view(pixels, view, number, index, seed, epoch).transpose(2, 0, 1)
-            for view, (transforms, number) in enumerate(numbers)
+            transforms.view(pixels, view, of_group, index, seed, epoch).transpose(2, 0, 1)
+            for view, (transforms, of_group) in enumerate(each)
         )
 
 
@@ -173,21 +183,25 @@ class MultiCrop(Views):
         **settings: Any,
     ) -> None:
         super().__init__(size, 2, scale=scale, **settings)
-        if small_views < 1:
-            raise ValueError(f"small_views: found {small_views}, expected at least 1")
+        small_views = whole(small_views, "small_views", 1, 2**16)
         self._small = self._settings | {
-            "size": small_size,
-            "resized_crop": self._settings["resized_crop"] | {"scale": list(small_scale)},
+            "size": whole(small_size, "small_size", 1, 2**32),
+            "resized_crop": self._settings["resized_crop"] | {"scale": numbers(small_scale, "small_scale", 2)},
         }
         self.groups.append((_transforms(self._small), small_views))
 
 
-def _transforms(settings: dict[str, Any]) -> Transforms:
-    size = settings["size"]
-    if size < 1:
-        raise ValueError(f"size: found {size}, expected at least 1 pixel")
+def _pair(value: Any, name: str, expected: str, count: int) -> tuple[Sequence[Any], Any]:
+    """Returns the `count` values and the probabilities of a transform."""
     try:
-        text = json.dumps(settings, allow_nan=False)
-    except ValueError:
-        raise ValueError("found a NaN or an infinity among the settings of the views, expected finite numbers") from None
-    return Transforms(text, True)
+        first, probability = value
+        first = list(first) if count > 1 else [first]
+    except (TypeError, ValueError):
+        raise wrong_type(name, value, f"{expected} or None") from None
+    if len(first) != count:
+        raise ValueError(f"{name}: found {len(first)} values before the probabilities, expected {expected} or None")
+    return first, probability
+
+
+def _transforms(settings: dict[str, Any]) -> Transforms:
+    return Transforms(json.dumps(settings), True)

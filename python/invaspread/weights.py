@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 
 from . import _native
+from ._checks import word, wrong_type
 
 
 def load_weights(path: str | os.PathLike[str], *, within: str | None = None) -> dict[str, np.ndarray]:
@@ -23,9 +24,13 @@ def load_weights(path: str | os.PathLike[str], *, within: str | None = None) -> 
         within: Which state dict to take from a file with several, or the beginning of the names to take.
 
     Raises:
-        ValueError: If the file is missing, damaged or of another kind, or holds several state dicts.
+        ValueError: If the file is missing, damaged or of another kind, holds several state dicts, or a tensor holds a NaN or
+            an infinity, which no network can use; the message names the tensor.
     """
-    tensors, not_read = _native.load_weights(os.fspath(path), within)
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise wrong_type("path", path, "a path")
+    within = None if within is None else word(within, "within", "a name or None")
+    tensors, not_read = _native.load_weights(os.fsdecode(path), within)
     if not_read:
         warnings.warn(f"{path}: not read: {', '.join(not_read)}", stacklevel=2)
     return tensors

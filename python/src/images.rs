@@ -10,6 +10,8 @@ use numpy::{
 use pyo3::exceptions::{PyFileNotFoundError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::interrupt::interruptible;
+
 /// Images that a loader can use in any number of epochs.
 #[pyclass(frozen, module = "invaspread._native")]
 pub(crate) struct Images {
@@ -79,17 +81,23 @@ impl Images {
     /// # Errors
     /// If there is nothing at `path`, it holds no images, a shard is damaged, or only some images have a class.
     #[staticmethod]
-    fn of_path(py: Python<'_>, path: &str, skip_broken: bool, needs_labels: bool) -> PyResult<(Self, Told)> {
-        let open = || {
-            let mut images = ImageFiles::open(path, BROKEN)?;
-            let broken = if skip_broken { images.leave_out_broken() } else { Vec::new() };
-            Ok((images, broken))
-        };
-        let (images, broken) = py.detach(open).map_err(|error: DataError| match &error {
+    fn of_path(
+        py: Python<'_>,
+        path: String,
+        skip_broken: bool,
+        needs_labels: bool,
+    ) -> PyResult<(Self, Told)> {
+        let unopened = |error: DataError| match &error {
             DataError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 PyFileNotFoundError::new_err(error.to_string())
             }
             _ => PyValueError::new_err(error.to_string()),
+        };
+        // Shards are listed, Parquet files are copied, and with `skip_broken` every image is decoded.
+        let (images, broken) = interruptible(py, move || {
+            let mut images = ImageFiles::open(&path, BROKEN).map_err(unopened)?;
+            let broken = if skip_broken { images.leave_out_broken() } else { Vec::new() };
+            Ok((images, broken))
         })?;
         let classes = if needs_labels { numbered(&images)? } else { (None, None) };
         let names = images.names().map(str::to_owned).collect();
@@ -111,12 +119,11 @@ fn numbered(images: &ImageFiles) -> PyResult<Classes> {
         return Ok((None, None));
     }
     if labels.len() < images.len() {
-        let first = images.names().zip(images.labels()).find(|(_, label)| label.is_none());
         return Err(PyValueError::new_err(format!(
             "images: found {} of {} images without a class, such as {}; expected one for each or for none, or labels=...",
             images.len() - labels.len(),
             images.len(),
-            first.map_or("", |(name, _)| name)
+            images.unlabeled().unwrap_or_default()
         )));
     }
     let number = |label: &&SampleLabel| match label {

@@ -10,6 +10,7 @@
 
 mod arrays;
 mod images;
+mod interrupt;
 mod loader;
 mod measure;
 mod neighbors;

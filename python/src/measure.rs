@@ -4,6 +4,7 @@ use invaspread::measure::{Arrays, Options, measure as measured};
 use pyo3::prelude::*;
 
 use crate::arrays::{Labeled, Table, named, wrong};
+use crate::interrupt::interruptible;
 
 /// Measures `test`, in a gallery or among its own rows, and returns the result as JSON.
 ///
@@ -31,7 +32,7 @@ pub(crate) fn measure(
     per_class: bool,
     settings: Vec<String>,
 ) -> PyResult<String> {
-    py.detach(|| {
+    interruptible(py, move || {
         let (embeddings, labels) = test;
         let arrays = Arrays {
             embeddings: named("embeddings", embeddings),

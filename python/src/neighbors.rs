@@ -9,6 +9,7 @@ use numpy::{IntoPyArray, PyArray1};
 use pyo3::prelude::*;
 
 use crate::arrays::{Labeled, take, wrong};
+use crate::interrupt::interruptible;
 
 /// Accuracies in percent, and the number of the class that was found for each row; classes are numbered in the
 /// order of all labels.
@@ -28,7 +29,7 @@ pub(crate) fn knn<'py>(
     temperature: f64,
     scaled: bool,
 ) -> PyResult<Accuracies<'py>> {
-    let found = py.detach(|| {
+    let found = interruptible(py, move || {
         let (test, gallery, classes) = both(test, gallery, scaled)?;
         if k == 0 {
             return Err(wrong("k: found 0, expected at least 1"));
@@ -54,7 +55,7 @@ pub(crate) fn linear<'py>(
     c: f64,
     scaled: bool,
 ) -> PyResult<Accuracies<'py>> {
-    let (accuracy, predictions) = py.detach(|| {
+    let (accuracy, predictions) = interruptible(py, move || {
         let (test, gallery, classes) = both(test, gallery, scaled)?;
         let of_gallery = classes.gallery.as_deref().unwrap_or_default();
         let fitted: LinearClassifier = match classifier.as_str() {
@@ -88,7 +89,7 @@ pub(crate) fn cluster<'py>(
     scaled: bool,
     has_labels: bool,
 ) -> PyResult<Clusters<'py>> {
-    let (found, agreement) = py.detach(|| {
+    let (found, agreement) = interruptible(py, move || {
         let test = take(test, ["embeddings", "labels"], scaled)?;
         if clusters == 0 || starts == 0 {
             return Err(wrong(format!(

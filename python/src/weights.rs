@@ -1,15 +1,18 @@
 //! Files of weights as numpy arrays.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
-use invaspread_models::{StateDict, WeightsFile};
+use invaspread_models::{BadValue, StateDict, WeightError, WeightsFile, not_finite};
 use numpy::{IntoPyArray, PyArrayMethods};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Returns the tensors of a file by name, and the names of those that were not read.
+use crate::arrays::wrong;
+use crate::interrupt::interruptible;
+
+/// Returns the tensors of a file by name, and sentences about those that were not read.
 #[pyfunction]
 #[pyo3(signature = (path, within))]
 pub(crate) fn load_weights<'py>(
@@ -17,14 +20,25 @@ pub(crate) fn load_weights<'py>(
     path: PathBuf,
     within: Option<String>,
 ) -> PyResult<(Bound<'py, PyDict>, Vec<String>)> {
-    let wrong = |error: invaspread_models::WeightError| PyValueError::new_err(error.to_string());
-    let mut state_dicts = py
-        .detach(|| match within {
-            Some(place) => WeightsFile::open(&path)?.within(&place),
-            None => WeightsFile::open(&path),
-        })
-        .map_err(wrong)?
-        .state_dicts;
+    let (tensors, not_read) = interruptible(py, move || read(&path, within.as_deref()))?;
+    let arrays = PyDict::new(py);
+    for (name, tensor) in tensors {
+        let array = array(py, &tensor).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        arrays.set_item(name, array)?;
+    }
+    Ok((arrays, not_read))
+}
+
+/// The tensors of a file in the order of their names, and sentences about what was not read.
+type Read = (Vec<(String, Tensor)>, Vec<String>);
+
+/// Reads the file at `path`. Its tensors must be finite, as a network's must be when it loads them.
+fn read(path: &Path, within: Option<&str>) -> PyResult<Read> {
+    let open = || match within {
+        Some(place) => WeightsFile::open(path)?.within(place),
+        None => WeightsFile::open(path),
+    };
+    let mut state_dicts = open().map_err(wrong)?.state_dicts;
     let one = state_dicts.pop().filter(|_| state_dicts.is_empty());
     let Some(StateDict { tensors, not_read, .. }) = one else {
         let places: Vec<String> = state_dicts.iter().map(ToString::to_string).collect();
@@ -34,16 +48,16 @@ pub(crate) fn load_weights<'py>(
             places.join(", ")
         )));
     };
-    let arrays = PyDict::new(py);
-    let mut names: Vec<&String> = tensors.keys().collect();
-    names.sort();
-    for name in names {
-        arrays.set_item(
-            name,
-            array(py, &tensors[name]).map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
-        )?;
+    let mut tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
+    tensors.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (name, tensor) in &tensors {
+        let found = not_finite(tensor).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        if let Some(found) = found {
+            let error = WeightError::Value { name: name.clone(), found: BadValue::NotFinite(found) };
+            return Err(wrong(format!("{}: {error}", path.display())));
+        }
     }
-    Ok((arrays, not_read.into_iter().map(|(name, why)| format!("{name}: {why}")).collect()))
+    Ok((tensors, not_read.into_iter().map(|(name, why)| format!("{name}: {why}")).collect()))
 }
 
 /// Returns a tensor as an array of its type; bf16, which numpy lacks, becomes float32.

@@ -146,8 +146,30 @@ def test_shards_are_read_from_their_places(tmp_path):
     assert loader.classes is None and loader.names == list("012345")
     loader = in_order(shards(tmp_path, ["dog", "cat", "dog", "cow", "cow", "cat"]))
     assert all_of(loader)[1].tolist() == [2, 0, 2, 1, 1, 0] and loader.classes == ["cat", "cow", "dog"]
-    with pytest.raises(ValueError, match="2 of 6 images without a class, such as 1"):
+    with pytest.raises(ValueError, match="2 of 6 images without a class, such as 1 of s-0.tar, with nothing in 1.cls"):
         in_order(shards(tmp_path, [1, "", 2, 3, "", 4]))
+
+
+def test_a_class_in_json_that_cannot_be_understood_is_told(tmp_path):
+    def write(*contents):
+        with tarfile.open(tmp_path / "s.tar", "w") as tar:
+            for number, content in enumerate(contents):
+                for ending, of in (("png", png(picture(number))), ("json", content)):
+                    member = tarfile.TarInfo(f"{number}.v2.{ending}")
+                    member.size = len(of)
+                    tar.addfile(member, io.BytesIO(of))
+        return tmp_path / "s.tar"
+
+    assert all_of(in_order(write(b'{"label": 4}', b'{"cls": 2}')))[1].tolist() == [4, 2]
+    told = r'1 of 2 images without a class, such as 1 of s.tar, with the number 2.5 in the field "cls" of 1.v2.json'
+    with pytest.raises(ValueError, match=told):
+        in_order(write(b'{"label": 4}', b'{"cls": 2.5}'))
+    loader = in_order(write(b'{"label": 4}', b"not JSON"), skip_broken=True)
+    assert loader.names == ["0"] and "1.v2.json, which is not JSON" in loader.broken[0]
+    loader = in_order(write(b"{}", b"{}"))
+    assert all_of(loader)[1] is None and "the images have no classes, such as 0 of s.tar" in loader.notes[0]
+    with pytest.raises(ValueError, match="s.tar: found no sample, expected images"):
+        in_order(write())
 
 
 def test_shards_of_webdataset_itself_are_read(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -332,7 +333,14 @@ ROWS, LABELS = groups(10, 2)
         (lambda: measure(ROWS, LABELS, intervals="rows"), "intervals"),
         (lambda: measure(ROWS, LABELS, eval__kk=3), "eval.kk"),
         (lambda: measure(ROWS[:1], LABELS[:1]), "one row"),
-        (lambda: measure(np.array([[object()]]), [0]), "embeddings: found an array of object"),
+        (lambda: measure([[1.0], [1.0, 2.0]], [0, 1]), "embeddings: found list of list of float, of which numpy makes no"),
+        (lambda: measure(ROWS, LABELS, metrics=[]), "metrics: found an empty list"),
+        (lambda: measure(ROWS, LABELS, metrics="map,recall"), 'metrics: found "recall", expected one of'),
+        (lambda: measure(ROWS, LABELS, ROWS, LABELS, as_="solo-learn", normalize=True), "normalize=True and as_"),
+        (lambda: measure(ROWS, LABELS, ROWS, LABELS, as_="lightly", normalize=True), "normalize=True and as_"),
+        (lambda: knn(ROWS, LABELS, ROWS, LABELS, temperature=float("nan")), "temperature: found NaN"),
+        (lambda: knn(ROWS, LABELS, ROWS, LABELS, k=-1), "k: found -1"),
+        (lambda: cluster(ROWS, 2, seed=-1), "seed: found -1"),
         (lambda: measure(ROWS, ["a"] * 10, ROWS, LABELS), "labels and gallery_labels: .*words"),
         (lambda: knn(ROWS, ["a"] * 10, ROWS, LABELS), "labels and gallery_labels: .*words"),
         (lambda: knn(ROWS, LABELS, ROWS, LABELS, k=0), "k: found 0"),
@@ -347,3 +355,73 @@ def test_what_cannot_be_measured_is_told(call, told):
     with pytest.raises(ValueError, match=told) as error:
         call()
     assert "--" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: measure(["a", "b"], [0, 1]), "embeddings: found list of str, expected numbers of shape"),
+        (lambda: measure([["a"], ["b"]], [0, 1]), "embeddings: found list of list of str, expected numbers"),
+        (lambda: measure(np.array([[object()]]), [0]), "embeddings: found an array of object, expected numbers"),
+        (lambda: measure(ROWS, None), "labels: found None, expected a whole number or a word for each row"),
+        (lambda: measure(ROWS, LABELS, ROWS.astype(str), LABELS), "gallery: found an array of <U"),
+        (lambda: measure(ROWS, LABELS, against=["a"] * 10), "against: found list of str"),
+        (lambda: measure(ROWS, LABELS, same_source={}), "same_source: found dict, expected the source of each row"),
+        (lambda: measure(ROWS, LABELS, metrics=5), r'metrics: found int 5, expected names, such as metrics=\["map", "cmc"\]'),
+        (lambda: measure(ROWS, LABELS, metrics=["map", 5]), "metrics: found list of int and str"),
+        (lambda: measure(ROWS, LABELS, as_=5), "as_: found int 5"),
+        (lambda: measure(ROWS, LABELS, normalize="yes"), "normalize: found str 'yes', expected True or False"),
+        (lambda: measure(ROWS, LABELS, intervals=5), "intervals: found int 5"),
+        (lambda: measure(ROWS, LABELS, metrics="fnmr", fmr="low"), "fmr: found str 'low'"),
+        (lambda: measure(ROWS, LABELS, per_class=1), "per_class: found int 1"),
+        (lambda: measure(ROWS, LABELS, same_source=LABELS, same_source_leaves_out=1), "same_source_leaves_out: found int 1"),
+        (lambda: retrieval(ROWS, LABELS, recall_at=5), "recall_at: found int 5"),
+        (lambda: retrieval(ROWS, LABELS, recall_at=(1, 2.5)), "recall_at: found float 2.5"),
+        (lambda: knn(ROWS, LABELS, None, None), "gallery: found None"),
+        (lambda: knn(ROWS, LABELS, ROWS, LABELS, k="20"), "k: found str '20', expected a whole number"),
+        (lambda: knn(ROWS, LABELS, ROWS, LABELS, temperature="0.1"), "temperature: found str '0.1'"),
+        (lambda: knn(ROWS, LABELS, ROWS, LABELS, normalize=None), "normalize: found None"),
+        (lambda: cluster(ROWS, 2.5), "clusters: found float 2.5"),
+        (lambda: cluster(ROWS, 2, starts=None), "starts: found None"),
+        (lambda: linear(ROWS, LABELS, ROWS, LABELS, classifier=1), "classifier: found int 1"),
+        (lambda: linear(ROWS, LABELS, ROWS, LABELS, c="1"), "c: found str '1'"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(call, told):
+    with pytest.raises(TypeError, match=told):
+        call()
+
+
+def test_metrics_may_stand_in_one_word():
+    rows, labels = groups(60, 3)
+    several = measure(rows, labels, metrics=("map", "cmc"), intervals=False)["metrics"]
+    assert several and measure(rows, labels, metrics="map, cmc", intervals=False)["metrics"] == several
+
+
+def test_rows_are_scaled_as_the_protocol_says_or_else_as_asked():
+    rows, labels = groups(80, 4)
+    rows *= 1 + np.arange(80, dtype=np.float32)[:, None]
+    assert measure(rows, labels)["metrics"] == measure(rows, labels, normalize=True)["metrics"]
+    assert measure(rows, labels)["protocol"]["normalized"]
+    assert not measure(rows, labels, normalize=False)["protocol"]["normalized"]
+
+
+def test_ctrl_c_ends_a_call_at_once():
+    script = """
+import os, signal, threading, time
+import numpy as np
+from invaspread import cluster
+
+rows = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+began = time.monotonic()
+try:
+    cluster(rows, 1000, starts=1000)
+    print("ended")
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - began)
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert said.returncode == 0, said.stderr
+    word, after = said.stdout.split()
+    assert word == "interrupted" and 0.5 < float(after) < 10

@@ -159,6 +159,36 @@ def test_what_cannot_be_used_is_told(make, told):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: TwoViews("32"), "size: found str '32', expected a whole number"),
+        (lambda: TwoViews(scale=0.2), "scale: found float 0.2, expected 2 numbers"),
+        (lambda: TwoViews(jitter=[0.4, "0.4", 0.4, 0.1]), "jitter: found str '0.4', expected a number"),
+        (lambda: TwoViews(blur=3), r"blur: found int 3, expected \(\(kernel, least sigma"),
+        (lambda: TwoViews(solarize=128), "solarize: found int 128"),
+        (lambda: TwoViews(parameters=2), "parameters: found int 2"),
+        (lambda: MultiCrop(small_views="4"), "small_views: found str '4'"),
+        (lambda: TwoViews()(pictures(1)[0], index="0"), "index: found str '0'"),
+        (lambda: Loader(5, TwoViews(), 1), "images: found int 5, expected an array"),
+        (lambda: Loader(pictures(2), TwoViews(), "1"), "batch_size: found str '1'"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, labels=3), "labels: found int 3"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, seed=0.5), "seed: found float 0.5"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, shuffle="no"), "shuffle: found str 'no', expected True or False"),
+        (lambda: Loader(pictures(2), TwoViews(), 1).set_epoch("3"), "epoch: found str '3'"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(make, told):
+    with pytest.raises(TypeError, match=told):
+        make()
+
+
+def test_the_image_of_another_type_is_named():
+    images = [pictures(1)[0], np.zeros((4, 4, 3))]
+    with pytest.raises(ValueError, match="image 1: found an image of type float64"):
+        Loader(images, TwoViews(), 1)
+
+
 def test_an_image_without_pixels_stops_the_epoch():
     loader = Loader([np.zeros((0, 4, 3), np.uint8)], TwoViews(), 1)
     with pytest.raises(RuntimeError, match="image 0 is 4 x 0 pixels"):

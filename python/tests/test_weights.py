@@ -53,6 +53,29 @@ def test_a_file_of_pytorch_loads_strictly_where_it_came_from(tmp_path):
         load_weights(path)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "told"),
+    [
+        (np.float32, np.nan, r"NaN at \[1, 0\], one of 4 values"),
+        (np.float64, -np.inf, r".*infinity at \[1, 0\]"),
+        (np.float16, np.inf, r".*infinity at \[1, 0\]"),
+    ],
+)
+def test_a_tensor_that_is_not_finite_is_named(tmp_path, dtype, value, told):
+    path = tmp_path / "diverged"
+    tensors = {"bn.count": np.array(7, np.int64), "conv.weight": np.array([[1, 2], [value, 4]], dtype)}
+    write_safetensors(path, tensors)
+    with pytest.raises(ValueError, match=f"diverged: conv.weight holds {told}"):
+        load_weights(path)
+
+
+def test_an_argument_of_another_type_is_named(tmp_path):
+    with pytest.raises(TypeError, match="path: found int 5, expected a path"):
+        load_weights(5)
+    with pytest.raises(TypeError, match="within: found int 5"):
+        load_weights(tmp_path, within=5)
+
+
 def test_what_is_no_file_of_weights_is_told(tmp_path):
     with pytest.raises(ValueError, match="absent"):
         load_weights(tmp_path / "absent")

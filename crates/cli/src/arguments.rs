@@ -291,8 +291,8 @@ pub(crate) struct MeasureArguments {
     /// is searched among the others, for R@K, MAP@R and NMI
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub(crate) gallery: Option<PathBuf>,
-    /// File of the labels, if they are in a file of their own: .npy, .npz, .safetensors, or text with one
-    /// label a line
+    /// File of the labels, if they are in a file of their own: .npy, .npz, .safetensors, .parquet, or text with
+    /// one label a line
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub(crate) labels: Option<PathBuf>,
     /// File of the gallery's labels, in the same formats

@@ -59,16 +59,21 @@ impl From<ConfigError> for Failure {
 }
 
 impl From<anyhow::Error> for Failure {
-    /// Returns a wrong request if a value was refused that only the data set can check, and a failure for any
-    /// other error.
+    /// Returns a wrong request if a value was refused that only the data set can check, a stop if the packing of a data set was
+    /// stopped, and a failure for any other error.
     fn from(error: anyhow::Error) -> Self {
-        let of_a_key = |cause: &(dyn std::error::Error + 'static)| {
-            let data = match cause.downcast_ref() {
-                Some(LaunchError::Data(error)) => Some(error),
-                _ => cause.downcast_ref(),
-            };
-            matches!(data, Some(DataError::Value { .. }))
-        };
-        if error.chain().any(of_a_key) { Self::Usage(error) } else { Self::Failed(error) }
+        match error.chain().find_map(of_data) {
+            Some(DataError::Value { .. }) => Self::Usage(error),
+            Some(DataError::Stopped { .. }) => Self::Stopped,
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Returns an error of a data set, if `cause` is one.
+fn of_data<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a DataError> {
+    match cause.downcast_ref() {
+        Some(LaunchError::Data(error)) => Some(error),
+        _ => cause.downcast_ref(),
     }
 }

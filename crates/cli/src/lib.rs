@@ -66,6 +66,7 @@ mod metric_names;
 #[cfg(feature = "report")]
 mod neighbors;
 mod output;
+mod packing;
 mod panics;
 mod progress;
 

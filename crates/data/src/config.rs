@@ -70,10 +70,47 @@ impl DataConfig {
         }
     }
 
+    /// Returns the keys that only other data sets have, below `data`: a value for one of them does nothing.
+    ///
+    /// ```
+    /// let config = invaspread_data::DataConfig { name: "cifar10".to_owned(), ..Default::default() };
+    /// assert!(config.not_used().any(|key| key == "folder.path"));
+    /// ```
+    pub fn not_used(&self) -> impl Iterator<Item = &'static str> {
+        let own = OWN_KEYS.iter().filter(|(sets, _)| !sets.contains(&self.name.as_str()));
+        own.flat_map(|(_, keys)| keys.iter().copied())
+    }
+
     fn image_size_of(shards: Option<&ShardsConfig>) -> usize {
         shards.map_or_else(|| ShardsConfig::default().image_size, |shards| shards.image_size)
     }
 }
+
+/// The keys that only some data sets have. `folder.skip_broken` is not among them, as it is another name of `skip_broken` for images
+/// that are embedded.
+const OWN_KEYS: [(&[&str], &[&str]); 6] = [
+    (&["folder"], &["folder.path", "folder.image_size", "folder.test_fraction"]),
+    (
+        &["webdataset"],
+        &[
+            "webdataset.path",
+            "webdataset.train",
+            "webdataset.test",
+            "webdataset.image_size",
+            "webdataset.test_fraction",
+        ],
+    ),
+    (
+        &["parquet"],
+        &["parquet.path", "parquet.train", "parquet.test", "parquet.image_size", "parquet.test_fraction"],
+    ),
+    (&["synthetic"], &["synthetic.train", "synthetic.test", "synthetic.image_size"]),
+    (&["stl10"], &["stl10.unlabeled"]),
+    (
+        &["cub200-2011", "cub200-2010", "cars196", "cars196-half", "products"],
+        &["retrieval.image_size", "retrieval.filter"],
+    ),
+];
 
 impl Default for DataConfig {
     fn default() -> Self {
@@ -228,6 +265,45 @@ mod tests {
         assert_eq!(config.synthetic.train, SyntheticConfig::default().train);
         let again: DataConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
         assert_eq!(again, config);
+    }
+
+    #[test]
+    fn each_key_of_a_set_is_used_by_it_alone() {
+        // Every table of a set, with every key of it.
+        let shards = || {
+            Some(ShardsConfig {
+                train: Some("a".into()),
+                test: Some("b".into()),
+                path: Some("c".into()),
+                ..ShardsConfig::default()
+            })
+        };
+        let config = DataConfig {
+            stl10: Some(Stl10Config::default()),
+            retrieval: Some(RetrievalConfig::default()),
+            folder: FolderConfig { path: Some("d".into()), ..FolderConfig::default() },
+            webdataset: shards(),
+            parquet: shards(),
+            ..DataConfig::default()
+        };
+        let written = serde_json::to_value(config).unwrap();
+        let tables =
+            written.as_object().unwrap().iter().filter_map(|(table, keys)| Some((table, keys.as_object()?)));
+        let mut all: Vec<String> =
+            tables.flat_map(|(table, keys)| keys.keys().map(move |key| format!("{table}.{key}"))).collect();
+        all.retain(|key| key != "folder.skip_broken");
+        let mut named: Vec<&str> = OWN_KEYS.iter().flat_map(|(_, keys)| keys.iter().copied()).collect();
+        all.sort();
+        named.sort_unstable();
+        assert_eq!(named, all);
+        for (sets, keys) in OWN_KEYS {
+            for set in sets {
+                assert!(crate::NAMES.contains(set), "{set}");
+                let config = DataConfig { name: (*set).to_owned(), ..DataConfig::default() };
+                assert_eq!(config.not_used().count(), named.len() - keys.len());
+                assert!(config.not_used().all(|key| !keys.contains(&key)));
+            }
+        }
     }
 
     #[test]

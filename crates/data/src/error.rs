@@ -89,6 +89,19 @@ pub enum DataError {
         /// The advice on what to do.
         advice: &'static str,
     },
+    /// The packing of images was stopped on request.
+    #[error(
+        "{}: the packing was stopped after {done} of {all} images; the same command packs them again, from the first on",
+        path.display()
+    )]
+    Stopped {
+        /// The pack that was not made.
+        path: PathBuf,
+        /// The images that were packed.
+        done: usize,
+        /// All images.
+        all: usize,
+    },
     /// A downloaded file is not the published one.
     #[error(
         "{url}: found a file of {found_bytes} bytes with SHA-256 {found}, expected {expected_bytes} bytes with SHA-256 \

@@ -13,7 +13,7 @@ pub fn is_guarded() -> bool {
 }
 
 /// Calls `read`; returns `None` if it panics. What it has changed must not be used afterwards.
-pub(crate) fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
+pub fn guarded<T>(read: impl FnOnce() -> T) -> Option<T> {
     DEPTH.set(DEPTH.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(read)).ok();
     DEPTH.set(DEPTH.get() - 1);

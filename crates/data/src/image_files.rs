@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::decode;
 use crate::error::{DataError, reading};
 use crate::records::read_at;
-use crate::stream::{Content, ImageStream, Place, SampleLabel, Shards};
+use crate::stream::{Content, Fault, ImageStream, Place, SampleLabel, Shards};
 
 /// Images of any sizes, each with a name and perhaps a class.
 #[derive(Debug)]
@@ -24,9 +24,14 @@ pub struct ImageFiles {
     images: Vec<Stored>,
     /// Sentences about the input: files that are passed over, where labels come from.
     pub notes: Vec<String>,
+    /// The name of the first image of tar shards without a class, and why it has none.
+    unlabeled: Option<Unlabeled>,
     /// The advice for an image that cannot be read.
     advice: &'static str,
 }
+
+/// The name of an image without a class, and a sentence that says why.
+type Unlabeled = (String, String);
 
 /// An image that is not read yet.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ enum Source {
     /// A part of a file.
     Part { holder: Arc<Holder>, place: Place },
     /// There is no image, for this reason.
-    Missing(Arc<Holder>, String),
+    Missing(Arc<Holder>, Fault),
 }
 
 /// A file that holds several images.
@@ -79,6 +84,7 @@ impl ImageFiles {
     pub fn open(input: &str, advice: &'static str) -> Result<Self, DataError> {
         let stream = ImageStream::open(input)?;
         let mut notes = stream.notes.clone();
+        let mut unlabeled = None;
         let images = match stream.content() {
             Content::Files(files) => {
                 let mut images: Vec<Stored> = files
@@ -93,11 +99,16 @@ impl ImageFiles {
                 images.sort_by(|one, other| one.label.cmp(&other.label));
                 images
             }
-            Content::Shards(Shards::Tar, files) => in_tar(files)?,
+            Content::Shards(Shards::Tar, files) => in_tar(files, &mut unlabeled)?,
             Content::Shards(Shards::Parquet, files) => copied(files, &mut notes)?,
             Content::Split => Vec::new(),
         };
-        Ok(Self { images, notes, advice })
+        if let Some((_, first)) = &unlabeled
+            && images.iter().all(|image| image.label.is_none())
+        {
+            notes.push(format!("the images have no classes, such as {first}"));
+        }
+        Ok(Self { images, notes, unlabeled, advice })
     }
 
     /// Leaves out the images that cannot be decoded, and returns their errors. Decodes every image.
@@ -129,6 +140,14 @@ impl ImageFiles {
         self.images.iter().map(|image| image.label.as_ref())
     }
 
+    /// Returns the first image without a class, and why it has none if a tar shard holds it.
+    pub fn unlabeled(&self) -> Option<&str> {
+        let name = &self.images.iter().find(|image| image.label.is_none())?.name;
+        // The one that was found when the shards were listed may have been left out since.
+        let told = self.unlabeled.as_ref().filter(|(first, _)| first == name);
+        Some(told.map_or(name, |(_, told)| told))
+    }
+
     /// Reads and decodes image `index`.
     ///
     /// # Errors
@@ -152,13 +171,18 @@ impl ImageFiles {
                     decode::damaged(&holder.path, format!("the image {name} with {found}"), self.advice)
                 })
             }
-            Source::Missing(holder, found) => Err(decode::damaged(&holder.path, found.clone(), self.advice)),
+            Source::Missing(holder, Fault { found, expected }) => Err(DataError::Damaged {
+                path: holder.path.clone(),
+                found: found.clone(),
+                expected: expected.clone(),
+                advice: self.advice,
+            }),
         }
     }
 }
 
-/// Lists the images in tar shards.
-fn in_tar(shards: &[PathBuf]) -> Result<Vec<Stored>, DataError> {
+/// Lists the images in tar shards. `unlabeled` becomes the first without a class, and why it has none.
+fn in_tar(shards: &[PathBuf], unlabeled: &mut Option<Unlabeled>) -> Result<Vec<Stored>, DataError> {
     let mut images = Vec::new();
     for path in shards {
         let open = || Ok::<_, DataError>(Arc::new(open_regular(path).map_err(reading)?.into_file()));
@@ -167,10 +191,17 @@ fn in_tar(shards: &[PathBuf]) -> Result<Vec<Stored>, DataError> {
         Shards::places(path, &mut |name, label, place| {
             let place = match place {
                 Ok(place) => Source::Part { holder: Arc::clone(&holder), place },
-                Err(found) => Source::Missing(Arc::clone(&holder), found),
+                Err(fault) => Source::Missing(Arc::clone(&holder), fault),
             };
+            let label = label.inspect_err(|why| {
+                unlabeled.get_or_insert_with(|| (name.clone(), why.clone()));
+            });
+            let label = label.ok();
             images.push(Stored { name, label, place });
         })?;
+    }
+    if images.is_empty() {
+        return Err(Shards::Tar.empty(shards, ""));
     }
     Ok(images)
 }
@@ -191,7 +222,7 @@ fn copied(files: &[PathBuf], notes: &mut Vec<String>) -> Result<Vec<Stored>, Dat
                     outcome = out.write_all(&bytes);
                     Source::Part { holder: Arc::clone(&holder), place }
                 }
-                Err(found) => Source::Missing(Arc::clone(&holder), found),
+                Err(fault) => Source::Missing(Arc::clone(&holder), fault),
             };
             images.push(Stored { name, label, place });
             outcome.is_ok()
@@ -282,6 +313,33 @@ mod tests {
         assert!(errors[1].contains("the image v with bytes of no known") && errors[1].ends_with("do this"));
         assert_eq!(images.leave_out_broken().len(), 2);
         assert_eq!(all(&images), [found[0].clone(), found[1].clone(), found[4].clone()]);
+
+        // Images without a class are told with the reason, and a class that cannot be understood is an error of its image.
+        let classes: [(&str, &[u8]); 6] = [
+            ("a.png", &pictures[0]),
+            ("a.json", b"{\"label\": 1.5}"),
+            ("b.png", &pictures[1]),
+            ("b.json", b"{}"),
+            ("c.png", &pictures[2]),
+            ("c.cls", b"3"),
+        ];
+        shard(&at("t.tar"), &classes);
+        let mut images = ImageFiles::open(at("t.tar").to_str().unwrap(), "do this").unwrap();
+        let told = images.unlabeled().unwrap();
+        assert!(told.starts_with("a of t.tar, with the number 1.5 in the field \"label\""), "{told}");
+        let error = images.load(0).unwrap_err().to_string();
+        let expected =
+            "in the field \"label\" of a.json, expected one class, a whole number or a word; do this";
+        assert!(error.ends_with(expected), "{error}");
+        assert_eq!(images.leave_out_broken().len(), 1);
+        assert_eq!(images.unlabeled(), Some("b"));
+        shard(&at("t.tar"), &classes[2..4]);
+        let images = ImageFiles::open(at("t.tar").to_str().unwrap(), "do this").unwrap();
+        let note = "the images have no classes, such as b of t.tar, with none of the fields";
+        assert!(images.notes[0].starts_with(note), "{:?}", images.notes);
+        shard(&at("t.tar"), &[]);
+        let error = ImageFiles::open(at("t.tar").to_str().unwrap(), "do this").unwrap_err().to_string();
+        assert!(error.contains("t.tar: found no sample, expected images"), "{error}");
 
         hub(
             &at("p.parquet"),

@@ -17,6 +17,7 @@
 mod archive;
 mod catalog;
 pub mod cifar10;
+mod codec;
 mod config;
 mod dataset;
 mod decode;
@@ -38,6 +39,7 @@ mod manifest;
 mod matlab;
 mod pack;
 mod package;
+mod packing;
 mod part;
 mod published;
 mod records;
@@ -56,6 +58,7 @@ mod walk;
 pub mod sample;
 
 pub use catalog::{FETCHABLE, Listed, NAMES, VerifyReport, fetch, list, manifest, open, recent_hash, verify};
+pub use codec::codec_not_built_in;
 pub use config::{
     DataConfig, FolderConfig, ResizeFilter, RetrievalConfig, ShardsConfig, Stl10Config, SyntheticConfig,
 };
@@ -65,9 +68,10 @@ pub use error::DataError;
 pub use fetch::{Fetched, Source};
 pub use form::{Cifar10Form, Form, RetrievalForm, Stl10Form};
 pub use grouping::Grouping;
-pub use guarded::is_guarded;
+pub use guarded::{guarded, is_guarded};
 pub use image_files::ImageFiles;
 pub use location::{ENVIRONMENT, Location, NoFolder, Origin};
 pub use manifest::{Changes, Manifest};
+pub use packing::{Packing, watch_packing};
 pub use published::Content;
 pub use stream::{ImageStream, Sample, SampleLabel};

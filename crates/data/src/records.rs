@@ -39,6 +39,10 @@ pub(crate) struct RecordFile {
     advice: &'static str,
 }
 
+/// The advice for a file that is removed because it is damaged.
+const REMOVED: &str = "it is removed now: run the same command again, which makes it again from the images; if that happens often, \
+                       check the disk";
+
 /// Two values are equal if they are the same file; contents are not compared.
 impl PartialEq for RecordFile {
     fn eq(&self, other: &Self) -> bool {
@@ -74,7 +78,7 @@ impl RecordFile {
         Self { path, file, start, side, arrangement, checks: Vec::new(), sources: Vec::new(), advice }
     }
 
-    /// Compares each record with its CRC-32 when it is read.
+    /// Compares each record with its CRC-32 when it is read. The file can be made again, so one with a damaged record is removed.
     pub(crate) fn checked(self, checks: Vec<u32>) -> Self {
         Self { checks, ..self }
     }
@@ -111,7 +115,8 @@ impl RecordFile {
             let found = crc32fast::hash(&record);
             if found != expected {
                 let found = format!("{} with CRC-32 {found:08x}", self.called(number));
-                return Err(self.damaged(found, format!("{expected:08x}")));
+                let error = self.damaged(found, format!("{expected:08x}"));
+                return Err(if self.remove() { error.advised(REMOVED) } else { error });
             }
         }
         let pixels = match self.arrangement {
@@ -119,6 +124,14 @@ impl RecordFile {
             Arrangement::ColumnPlanes => interleave(&record, self.side),
         };
         Ok(Image::new(self.side, self.side, pixels))
+    }
+
+    /// Removes the file, so that it is made again. Returns whether it is gone; another thread may have removed it.
+    fn remove(&self) -> bool {
+        match std::fs::remove_file(&self.path) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        }
     }
 
     fn damaged(&self, found: String, expected: String) -> DataError {
@@ -199,6 +212,26 @@ mod tests {
         let records = records.checked(vec![first, first]);
         records.image(0).unwrap();
         let message = records.image(1).unwrap_err().to_string();
-        assert!(message.contains("image 1 with CRC-32") && message.contains("do this"), "{message}");
+        assert!(
+            message.contains("image 1 with CRC-32") && message.contains("it is removed now"),
+            "{message}"
+        );
+        assert!(!path.exists());
+        // The other images can still be read, and no other advice is given when the file is gone.
+        records.image(0).unwrap();
+        assert!(records.image(1).unwrap_err().to_string().contains("it is removed now"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_damaged_file_that_cannot_be_removed_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(folder.path());
+        let records = RecordFile::open(&path, 1, 2, Arrangement::Interleaved, "do this").unwrap();
+        // A folder of that name is no file that could be removed.
+        fs_err::remove_file(&path).unwrap();
+        fs_err::create_dir(&path).unwrap();
+        let message = records.checked(vec![0, 0]).image(0).unwrap_err().to_string();
+        assert!(message.ends_with("do this"), "{message}");
     }
 }

@@ -19,8 +19,9 @@
 //! pair of clusters: for 11,316 classes of a few sizes this takes seconds instead of hours.
 
 use crate::MetricError;
+use crate::resampled_units::numbered;
 use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// The agreement of a clustering with the classes: each value is 1 for equal partitions.
 ///
@@ -65,64 +66,99 @@ impl Agreement {
                 advice: "use more images",
             });
         }
-        let joint = Joint::of(classes, clusters);
-        let [nmi_arithmetic, nmi_geometric] = joint.normalized_information();
-        let Joint { a, b, .. } = &joint;
-        let ami = match joint.clear_case() {
-            Some(value) => value,
-            None if a.len() == points || b.len() == points => 0.0,
-            None => 1.0 - joint.disagreement() / expected_disagreement(a, b, points),
-        };
-        Ok(Self { nmi_arithmetic, nmi_geometric, ami })
+        Ok(Partitions::of(classes, clusters).joint(|_| true).agreement())
+    }
+}
+
+/// Points in the order of their class and then of their cluster, so that the parts of any of them are counted in one pass.
+pub(crate) struct Partitions {
+    /// Class, cluster and number of each point; classes and clusters are numbered from 0.
+    points: Vec<[u32; 3]>,
+    classes: usize,
+    clusters: usize,
+}
+
+impl Partitions {
+    /// Takes the classes (n) and clusters (n) of points.
+    pub(crate) fn of(classes: &[u32], clusters: &[u32]) -> Self {
+        let ((classes, class_of), (clusters, cluster_of)) = (numbered(classes), numbered(clusters));
+        let mut points: Vec<[u32; 3]> = class_of
+            .iter()
+            .zip(&cluster_of)
+            .zip(0..)
+            .map(|((&a, &b), point)| [a as u32, b as u32, point])
+            .collect();
+        points.sort_unstable();
+        Self { points, classes, clusters }
+    }
+
+    /// Counts the points that are `taken`.
+    pub(crate) fn joint(&self, taken: impl Fn(u32) -> bool) -> Joint {
+        let (mut a, mut b) = (vec![0; self.classes], vec![0; self.clusters]);
+        let mut pairs: Vec<[u32; 3]> = Vec::new();
+        for &[class, cluster, point] in &self.points {
+            if !taken(point) {
+                continue;
+            }
+            a[class as usize] += 1;
+            b[cluster as usize] += 1;
+            match pairs.last_mut() {
+                Some([of, with, count]) if (*of, *with) == (class, cluster) => *count += 1,
+                _ => pairs.push([class, cluster, 1]),
+            }
+        }
+        Joint { points: a.iter().map(|&size| size as usize).sum(), a, b, pairs }
     }
 }
 
 /// The sizes of classes, clusters and their common parts.
-struct Joint {
-    points: f64,
-    a: HashMap<u32, u32>,
-    b: HashMap<u32, u32>,
-    pairs: BTreeMap<(u32, u32), u32>,
+pub(crate) struct Joint {
+    points: usize,
+    /// The size of each class; 0 for one without a point.
+    a: Vec<u32>,
+    /// The size of each cluster.
+    b: Vec<u32>,
+    /// Class, cluster and number of common points, where there are any, in the order of class and cluster.
+    pairs: Vec<[u32; 3]>,
 }
 
 impl Joint {
-    fn of(classes: &[u32], clusters: &[u32]) -> Self {
-        let mut pairs: BTreeMap<(u32, u32), u32> = BTreeMap::new();
-        for pair in classes.iter().copied().zip(clusters.iter().copied()) {
-            *pairs.entry(pair).or_default() += 1;
+    /// Returns the agreement, if there is a point.
+    pub(crate) fn agreement(&self) -> Agreement {
+        let [a, b] = [&self.a, &self.b].map(|sizes| distinct(sizes));
+        let [classes, clusters] = [&a, &b].map(|sizes| sizes.values().map(|&times| times as usize).sum());
+        if let Some(value) = self.clear_case(classes, clusters) {
+            return Agreement { nmi_arithmetic: value, nmi_geometric: value, ami: value };
         }
-        Self { points: classes.len() as f64, a: sizes(classes), b: sizes(clusters), pairs }
+        let entropies = [&a, &b].map(|sizes| entropy(sizes, self.points));
+        let arithmetic = f64::midpoint(entropies[0], entropies[1]);
+        let geometric = (entropies[0] * entropies[1]).sqrt();
+        let disagreement = self.disagreement();
+        let information = (arithmetic - disagreement).max(0.0);
+        let ami = if [classes, clusters].contains(&self.points) {
+            0.0
+        } else {
+            1.0 - disagreement / expected_disagreement(&a, &b, self.points)
+        };
+        Agreement { nmi_arithmetic: information / arithmetic, nmi_geometric: information / geometric, ami }
     }
 
-    /// Returns the value of every measure, if the sizes alone give it.
-    fn clear_case(&self) -> Option<f64> {
-        let Self { a, b, pairs, .. } = self;
+    /// Returns the value of every measure, if the numbers of classes, clusters and pairs alone give it.
+    fn clear_case(&self, classes: usize, clusters: usize) -> Option<f64> {
         // There are as many pairs as classes and as clusters, so each class is one cluster.
-        if pairs.len() == a.len() && pairs.len() == b.len() {
+        if [classes, clusters] == [self.pairs.len(); 2] {
             return Some(1.0);
         }
         // A single class or a single cluster gives no information about the other partition.
-        (a.len() == 1 || b.len() == 1).then_some(0.0)
+        (classes == 1 || clusters == 1).then_some(0.0)
     }
 
     fn disagreement(&self) -> f64 {
-        self.pairs
-            .iter()
-            .map(|((class, cluster), &count)| {
-                f64::from(count) / self.points * half_log_excess(self.a[class], self.b[cluster], count)
-            })
-            .sum()
-    }
-
-    fn normalized_information(&self) -> [f64; 2] {
-        if let Some(value) = self.clear_case() {
-            return [value; 2];
-        }
-        let entropies = [entropy(&self.a, self.points), entropy(&self.b, self.points)];
-        let arithmetic = f64::midpoint(entropies[0], entropies[1]);
-        let geometric = (entropies[0] * entropies[1]).sqrt();
-        let information = (arithmetic - self.disagreement()).max(0.0);
-        [information / arithmetic, information / geometric]
+        let term = |&[class, cluster, count]: &[u32; 3]| {
+            let (a, b) = (self.a[class as usize], self.b[cluster as usize]);
+            f64::from(count) / self.points as f64 * half_log_excess(a, b, count)
+        };
+        self.pairs.iter().map(term).sum()
     }
 }
 
@@ -133,44 +169,33 @@ fn half_log_excess(a: u32, b: u32, k: u32) -> f64 {
     0.5 * ((a * b - k * k) as f64 / (k * k) as f64).ln_1p()
 }
 
-fn sizes(labels: &[u32]) -> HashMap<u32, u32> {
-    let mut sizes = HashMap::new();
-    for &label in labels {
-        *sizes.entry(label).or_default() += 1;
-    }
-    sizes
+fn entropy(sizes: &BTreeMap<u32, u32>, points: usize) -> f64 {
+    let term = |(&size, &times): (&u32, &u32)| {
+        let share = f64::from(size) / points as f64;
+        -f64::from(times) * share * share.ln()
+    };
+    sizes.iter().map(term).sum::<f64>().max(0.0)
 }
 
-fn entropy(sizes: &HashMap<u32, u32>, n: f64) -> f64 {
-    // The sum is in the order of sizes. In the order of a hash map, its last digit would differ from run to
-    // run.
-    distinct(sizes)
-        .into_iter()
-        .map(|(size, times)| {
-            let share = f64::from(size) / n;
-            -f64::from(times) * share * share.ln()
-        })
-        .sum::<f64>()
-        .max(0.0)
-}
-
-/// Counts how many classes (or clusters) have each size.
-fn distinct(sizes: &HashMap<u32, u32>) -> BTreeMap<u32, u32> {
+/// Counts how many classes (or clusters) have each size; those without a point do not count.
+fn distinct(sizes: &[u32]) -> BTreeMap<u32, u32> {
     let mut times = BTreeMap::new();
-    for &size in sizes.values() {
+    for &size in sizes.iter().filter(|&&size| size > 0) {
         *times.entry(size).or_default() += 1;
     }
     times
 }
 
 /// Returns E[D]; n_ij follows the hypergeometric distribution of a_i, b_j and n.
-fn expected_disagreement(a: &HashMap<u32, u32>, b: &HashMap<u32, u32>, points: usize) -> f64 {
-    let (a, b): (Vec<_>, Vec<_>) = (distinct(a).into_iter().collect(), distinct(b).into_iter().collect());
+fn expected_disagreement(a: &BTreeMap<u32, u32>, b: &BTreeMap<u32, u32>, points: usize) -> f64 {
+    let a: Vec<_> = a.iter().collect();
     let of_size: Vec<f64> = a
         .par_iter()
-        .map(|&(a, times_a)| {
+        .map(|&(&a, &times_a)| {
             b.iter()
-                .map(|&(b, times_b)| f64::from(times_a) * f64::from(times_b) * expected_of_pair(a, b, points))
+                .map(|(&b, &times_b)| {
+                    f64::from(times_a) * f64::from(times_b) * expected_of_pair(a, b, points)
+                })
                 .sum()
         })
         .collect();
@@ -222,11 +247,21 @@ fn expected_of_pair(a: u32, b: u32, points: usize) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-    use super::{Agreement, entropy, expected_disagreement, sizes};
+    use super::{Agreement, Partitions, entropy, expected_disagreement};
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn between(classes: &[u32], clusters: &[u32]) -> Agreement {
         Agreement::between(classes, clusters).unwrap()
+    }
+
+    /// Returns how many labels occur how often.
+    fn sizes(labels: &[u32]) -> BTreeMap<u32, u32> {
+        let mut times: BTreeMap<u32, u32> = BTreeMap::new();
+        labels.iter().for_each(|&label| *times.entry(label).or_default() += 1);
+        let mut of_size = BTreeMap::new();
+        times.into_values().for_each(|size| *of_size.entry(size).or_default() += 1);
+        of_size
     }
 
     #[test]
@@ -345,6 +380,19 @@ mod tests {
     }
 
     proptest! {
+        /// Counts some of the points, and compares the agreement with that of these points alone.
+        #[test]
+        fn a_part_agrees_as_its_points_do(points in prop::collection::vec((0_u32..5, 0_u32..6, any::<bool>()), 1..40)) {
+            let classes: Vec<u32> = points.iter().map(|point| 10 * point.0).collect();
+            let clusters: Vec<u32> = points.iter().map(|point| point.1).collect();
+            let of = |labels: &[u32]| -> Vec<u32> {
+                labels.iter().zip(&points).filter(|(_, point)| point.2).map(|(&label, _)| label).collect()
+            };
+            prop_assume!(points.iter().any(|point| point.2));
+            let part = Partitions::of(&classes, &clusters).joint(|point| points[point as usize].2).agreement();
+            prop_assert_eq!(part, between(&of(&classes), &of(&clusters)));
+        }
+
         /// Compares E[D] with the mean over all arrangements of the clusters.
         #[test]
         fn chance_is_the_mean_over_all_arrangements(classes in prop::collection::vec(0_u32..3, 2..7), clusters in prop::collection::vec(0_u32..3, 7)) {
@@ -356,7 +404,7 @@ mod tests {
             let mut counters = vec![0; n];
             let mut add = |clusters: &[u32]| {
                 let got = between(&classes, clusters);
-                let entropy = |labels: &[u32]| entropy(&sizes(labels), n as f64);
+                let entropy = |labels: &[u32]| entropy(&sizes(labels), n);
                 let mean = f64::midpoint(entropy(&classes), entropy(clusters));
                 sum += mean - got.nmi_arithmetic * mean;
                 arrangements += 1.0;

@@ -140,7 +140,7 @@ impl Units {
 }
 
 /// Returns the number of distinct classes and, for each query, the number of its class in their order.
-fn numbered(classes: &[u32]) -> (usize, Vec<usize>) {
+pub(crate) fn numbered(classes: &[u32]) -> (usize, Vec<usize>) {
     let mut known = classes.to_vec();
     known.sort_unstable();
     known.dedup();

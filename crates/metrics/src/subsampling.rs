@@ -13,7 +13,9 @@
 //! The clusters are not computed again, so the interval does not hold what k-means itself would vary by.
 
 use crate::Agreement;
+use crate::agreement::Partitions;
 use crate::bootstrap::{Bootstrap, Interval, interpolated, part_below};
+use crate::resampled_units::numbered;
 use invaspread_random::{Purpose, Stream};
 use rayon::prelude::*;
 
@@ -58,7 +60,9 @@ impl Subsampling {
     /// # Panics
     /// If the lengths differ, `subsamples` is 0, or the level is not between 0 and 1.
     pub fn of_agreement(&self, classes: &[u32], clusters: &[u32], units: &[u32]) -> Option<[Interval; 3]> {
-        self.about(classes.len(), units, &|rows| agreement(classes, clusters, rows))
+        assert_eq!(classes.len(), clusters.len(), "one cluster per point");
+        let partitions = Partitions::of(classes, clusters);
+        self.about(classes.len(), units, &|taken| values(&partitions, taken))
     }
 
     /// Returns an interval for the difference of each value: that of the first `clusters` less that of the second
@@ -72,44 +76,40 @@ impl Subsampling {
         clusters: [&[u32]; 2],
         units: &[u32],
     ) -> Option<[Interval; 3]> {
-        self.about(classes.len(), units, &|rows| {
-            let [first, second] = clusters.map(|clusters| agreement(classes, clusters, rows));
+        assert!(clusters.iter().all(|clusters| clusters.len() == classes.len()), "one cluster per point");
+        let partitions = clusters.map(|clusters| Partitions::of(classes, clusters));
+        self.about(classes.len(), units, &|taken| {
+            let [first, second] = [0, 1].map(|which| values(&partitions[which], taken));
             [0, 1, 2].map(|which| first[which] - second[which])
         })
     }
 
-    /// Returns the intervals of a statistic of rows, about its value for all of them.
+    /// Returns the intervals of a statistic of the rows that are taken, about its value for all of them.
     fn about(
         &self,
         rows: usize,
         units: &[u32],
-        statistic: &(dyn Fn(&[u32]) -> Values + Sync),
+        statistic: &(dyn Fn(&[bool]) -> Values + Sync),
     ) -> Option<[Interval; 3]> {
         assert!(self.subsamples > 0 && self.level > 0.0 && self.level < 1.0, "{self:?}");
         assert_eq!(rows, units.len(), "one unit for each row");
-        let mut known = units.to_vec();
-        known.sort_unstable();
-        known.dedup();
-        if known.len() < Bootstrap::FEWEST_UNITS {
+        let (known, unit_of) = numbered(units);
+        if known < Bootstrap::FEWEST_UNITS {
             return None;
-        }
-        let mut rows_of: Vec<Vec<u32>> = vec![Vec::new(); known.len()];
-        for (row, unit) in (0..).zip(units) {
-            rows_of[known.partition_point(|other| other < unit)].push(row);
         }
         let found: Vec<Values> = (0..self.subsamples as u64)
             .into_par_iter()
             .map(|subsample| {
                 let mut stream = Stream::new(self.seed, Purpose::Bootstrap, 1, subsample);
-                let half = stream.permutation(known.len());
-                let half = &half[..known.len() / 2];
-                let rows: Vec<u32> = half.iter().flat_map(|&unit| &rows_of[unit as usize]).copied().collect();
-                statistic(&rows)
+                let order = stream.permutation(known);
+                let mut half = vec![false; known];
+                order[..known / 2].iter().for_each(|&unit| half[unit as usize] = true);
+                let taken: Vec<bool> = unit_of.iter().map(|&unit| half[unit]).collect();
+                statistic(&taken)
             })
             .collect();
-        let all: Vec<u32> = (0..rows as u32).collect();
-        let whole = statistic(&all);
-        let below = part_below(self.level, known.len());
+        let whole = statistic(&vec![true; rows]);
+        let below = part_below(self.level, known);
         Some([0, 1, 2].map(|which| {
             let mut values: Vec<f64> = found.iter().map(|values| values[which]).collect();
             let mean = values.iter().sum::<f64>() / values.len() as f64;
@@ -120,10 +120,10 @@ impl Subsampling {
     }
 }
 
-fn agreement(classes: &[u32], clusters: &[u32], rows: &[u32]) -> Values {
-    let of = |values: &[u32]| rows.iter().map(|&row| values[row as usize]).collect::<Vec<_>>();
+/// Returns the values for the rows that are taken, of which there is at least one.
+fn values(partitions: &Partitions, taken: &[bool]) -> Values {
     let Agreement { nmi_arithmetic, nmi_geometric, ami } =
-        Agreement::between(&of(classes), &of(clusters)).expect("half of five units have a row");
+        partitions.joint(|row| taken[row as usize]).agreement();
     [nmi_arithmetic, nmi_geometric, ami]
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::evaluation::Evaluation;
 use crate::names::{dataset_label, thousands};
 use crate::records::Run;
 use crate::setting::Setting;
@@ -29,12 +30,10 @@ pub(crate) fn setting(setting: &Setting) -> String {
 /// Returns the recipe that most trained rows share ("10 epochs of 10,000 images, batch 64, ResNet-18 of width
 /// 16, protocol code"), and one text for each other recipe with its rows.
 pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
-    let mut rows_of: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-    let trained: Vec<&&Run> = runs.iter().filter(|run| run.is_trained()).collect();
-    let described = if trained.is_empty() { runs.iter().collect() } else { trained };
-    for run in described {
+    let trained: Vec<&Run> = runs.iter().copied().filter(|run| run.is_trained()).collect();
+    shared_and_other(if trained.is_empty() { runs } else { &trained }, |run| {
         let record = &run.record;
-        let text = format!(
+        format!(
             "{} epoch{} of {} images, batch {}, {} of width {}, protocol {}",
             record.epochs,
             if record.epochs == 1 { "" } else { "s" },
@@ -43,8 +42,22 @@ pub(crate) fn recipe(runs: &[&Run]) -> (String, Vec<String>) {
             network(&record.model),
             record.width,
             record.protocol,
-        );
-        rows_of.entry(text).or_default().insert(&record.row);
+        )
+    })
+}
+
+/// Returns how most rows were measured, and one text for each other way with its rows.
+pub(crate) fn evaluation(runs: &[&Run]) -> (String, Vec<String>) {
+    shared_and_other(runs, |run| {
+        run.evaluation.as_ref().map_or_else(|| "not recorded".to_owned(), Evaluation::describe)
+    })
+}
+
+/// Returns the text that most rows share, and each other text after the labels of its rows.
+fn shared_and_other(runs: &[&Run], text_of: impl Fn(&Run) -> String) -> (String, Vec<String>) {
+    let mut rows_of: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for run in runs {
+        rows_of.entry(text_of(run)).or_default().insert(&run.record.row);
     }
     let shared =
         rows_of.iter().max_by_key(|(_, rows)| rows.len()).map(|(text, _)| text.clone()).unwrap_or_default();

@@ -43,6 +43,18 @@ pub enum ReportError {
     /// A file of a run could not be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The config of a run could not be understood.
+    #[error(
+        "failed to read `{}`: {source}; expected the config of a run; copy it from a backup, or remove it: the report then says that the \
+         protocol was not recorded",
+        path.display()
+    )]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<toml::de::Error>,
+    },
     /// A measurement states an epoch below 0.
     #[error(
         "failed to read `{}`: found `{metric}` of epoch {epoch}, expected epochs from 0; delete the file and ask for the run again: it is \

@@ -27,6 +27,9 @@ const ROWS: [(&str, f64, f64, f64); 9] = [
     ("invaspread", 26.1, 50.3, 2.5),
 ];
 
+/// The part of every run's config that says how it was measured.
+const CONFIG: &str = "[eval]\nk = 200\ntemperature = 0.1\n[augment]\nsize = 32\n";
+
 /// Returns one run of each row of Table 1 for each seed, 10 epochs of 10,000 images.
 pub(crate) fn quick_runs(seeds: &[u64]) -> Vec<Run> {
     seeds.iter().flat_map(|&seed| ROWS.map(|row| run(row, seed, 10, "quick"))).collect()
@@ -104,7 +107,8 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
         id: id.clone(),
     };
     let curves = BTreeMap::from([("knn_top1".into(), knn), ("knn_top5".into(), top5)]);
-    Run { record, curves, shape: BTreeMap::new(), separations: Vec::new(), folder: format!("table1/{id}") }
+    let (folder, evaluation) = (format!("table1/{id}"), toml::from_str(CONFIG).unwrap());
+    Run { record, curves, shape: BTreeMap::new(), separations: Vec::new(), evaluation, folder }
 }
 
 /// Adds the shape of the embedding to runs: the rank grows with the epoch.
@@ -197,6 +201,7 @@ pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
         let mut record = serde_json::to_value(&run.record).unwrap();
         record["a_key_from_the_future"] = true.into();
         fs::write(layout.record(), record.to_string()).unwrap();
+        fs::write(layout.config(), CONFIG).unwrap();
         let row = |split: &str, name: &str, point: &Point, value| MetricRow {
             epoch: point.epoch as i64,
             step: point.epoch as i64 * 156,

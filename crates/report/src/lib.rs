@@ -12,6 +12,7 @@
 
 pub mod bars;
 pub mod curves;
+pub mod evaluation;
 pub mod gallery;
 pub mod index;
 pub mod paper;

@@ -9,6 +9,7 @@ use std::thread::Builder;
 use invaspread_record::{GroupSimilarity, Layout, MetricsTable, RunRecord, SimilarityRecord, State, Status};
 
 use crate::error::ReportError;
+use crate::evaluation::Evaluation;
 use crate::names::row_label;
 
 /// One measurement on the test images.
@@ -32,6 +33,8 @@ pub struct Run {
     pub shape: BTreeMap<String, Vec<Point>>,
     /// The groupings in `similarity.json`; empty if the run has no such file.
     pub separations: Vec<GroupSimilarity>,
+    /// How the embeddings were measured; `None` if the run has no `config.toml`.
+    pub evaluation: Option<Evaluation>,
     /// The run's folder relative to the runs root, with `/` on every system.
     pub folder: String,
 }
@@ -117,7 +120,8 @@ fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportErro
     let relative = layout.folder().strip_prefix(runs_root).unwrap_or(layout.folder());
     let folder =
         relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-    Ok(Some(Run { record, curves, shape, separations, folder }))
+    let evaluation = Evaluation::read(&layout.config())?;
+    Ok(Some(Run { record, curves, shape, separations, evaluation, folder }))
 }
 
 /// Returns the values of a split by metric. If a run was resumed within an epoch and wrote a value twice, the

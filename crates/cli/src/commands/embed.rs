@@ -7,13 +7,13 @@ use super::weights::preprocessing;
 use crate::arguments::{EmbedArguments, Split};
 use crate::failure::Failure;
 use crate::output::{draws, note, note_above, print_line};
+use crate::packing::stops_packing;
 use crate::progress::{bar, readable};
 use anyhow::{Context, anyhow};
 use indicatif::ProgressBar;
 use invaspread_data::{DataConfig, ImageStream, NAMES};
 use invaspread_runner::config::{Config, Work, expand};
 use invaspread_runner::embed::{self, EmbedError, Embedded, Event, Format, Request};
-use invaspread_runner::engine::Stop;
 use invaspread_runner::memory::Memory;
 use serde_json::json;
 use std::path::Path;
@@ -33,6 +33,7 @@ pub(crate) fn embed(arguments: &EmbedArguments) -> Result<(), Failure> {
     let asked = arguments.images.to_str().ok_or_else(|| {
         Failure::Usage(anyhow!("failed to read {}: expected a path of UTF-8", arguments.images.display()))
     })?;
+    let stop = stops_packing()?;
     let images = images(asked, arguments.split, config)?;
     for said in &images.notes {
         note!("{said}");
@@ -58,7 +59,6 @@ pub(crate) fn embed(arguments: &EmbedArguments) -> Result<(), Failure> {
         print_line!("images: {}", images.description);
         print_line!("preprocessing: {preprocessing}");
     }
-    let stop = Stop::on_signals().context("failed to wait for signals")?;
     let request = Request {
         recipe: &recipe,
         weights: &weights,

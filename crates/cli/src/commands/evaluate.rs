@@ -9,14 +9,16 @@ use super::measure::outcome::{of_metrics_as_json, protocol_of};
 use super::measure::peers::{self, Protocol};
 use super::measure::text::said_of;
 use super::origin::Origin;
+use super::weights::preprocessing;
 use super::{print_json, print_measured};
 use crate::arguments::{EvaluateArguments, Redrawn};
 use crate::failure::Failure;
 use crate::output::{note, print_line};
+use crate::packing::stops_packing;
 use anyhow::{Context, anyhow};
 use invaspread_data::Dataset;
 use invaspread_models::WeightsFile;
-use invaspread_runner::config::{Override, Work, expand};
+use invaspread_runner::config::{Config, Override, Work, expand};
 use invaspread_runner::embeddings;
 use invaspread_runner::engine::{
     self, Embeddings, Intervals, Metric, OtherProtocol, Recipe, Selection, Units, When,
@@ -38,6 +40,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     origin.require_data(&path)?;
     let config = &origin.config;
     config.fits_for(Work::Measure, &Memory::of)?;
+    stops_packing()?;
     let dataset = Arc::new(invaspread_data::open(&config.data).context("failed to open the data set")?);
     for said in &dataset.notes {
         note!("{}: {said}", dataset.name);
@@ -87,7 +90,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<(), Failure> {
     let voters = among.filter(|_| votes);
     let card = Card {
         intervals: intervals.as_ref().filter(|_| !of_metrics.is_empty()).map(protocol_of),
-        ..protocol_card(&recipe, &dataset, among, peer.as_ref(), &path)
+        ..protocol_card(&recipe, config, &dataset, among, peer.as_ref(), &path)
     };
     if arguments.json {
         return Ok(print_json(&json!({
@@ -192,19 +195,12 @@ fn by(
 /// Returns the protocol. If there is a gallery, `among` is the number of its images.
 fn protocol_card(
     recipe: &Recipe,
+    config: &Config,
     dataset: &Dataset,
     among: Option<usize>,
     peer: Option<&Protocol>,
     path: &Path,
 ) -> Card {
-    let augment = &recipe.augment;
-    let size = augment.size;
-    let squashed =
-        augment.squash.map_or(String::new(), |side| format!("resized to {side} x {side} (Lanczos); "));
-    let resize = match augment.crop {
-        Some(_) => format!("{squashed}the middle {size} x {size}"),
-        None => format!("{squashed}the shorter side to {size} (bilinear), the middle {size} x {size}"),
-    };
     let epoch = [("last", names::LAST_WEIGHTS), ("best", names::BEST_WEIGHTS)];
     let epoch = epoch.into_iter().find(|(_, file)| path.ends_with(file)).map(|(name, _)| name.to_owned());
     let metrics = match (peer, among) {
@@ -232,7 +228,7 @@ fn protocol_card(
         ks: if selection.has(Metric::Retrieval) { recipe.retrieval.recall_at.clone() } else { Vec::new() },
         without_match: card::without_match(&selection, among.is_some()),
         clusters: clusters.then(|| card::clusters(&recipe.retrieval)),
-        resize: Some(resize),
+        resize: Some(preprocessing(config)),
         epoch,
         ..Card::default()
     }

@@ -4,6 +4,7 @@ use super::spread::spread;
 use crate::arguments::Settings;
 use crate::failure::Failure;
 use crate::output::note;
+use crate::packing::stops_packing;
 use crate::progress::{Progress, readable};
 use anyhow::Context;
 use invaspread_runner::config::{ConfigError, Override, Sweep};
@@ -76,6 +77,7 @@ pub(crate) fn each_once(sweep: Sweep) -> Sweep {
 /// Prints what there is to do and how long it takes on this machine, or on `gpus` GPUs if there are several.
 /// A run that cannot be inspected fails when its turn comes; if no run can be inspected, nothing is begun.
 pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<(), Failure> {
+    stops_packing()?;
     let mut standings: Vec<_> = planned.iter().map(|run| run.standing(root)).collect();
     if standings.iter().all(Result::is_err)
         && let Some(Err(error)) = standings.pop()

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::official::Layout;
 use super::{Batch, CLASSES, IMAGE_SIZE, PLANE, RECORD};
+use crate::codec;
 use crate::error::{DataError, reading};
 
 /// Returns the files with the training and the test images in a `plain_text` folder, under either of the two
@@ -55,6 +56,7 @@ pub(super) fn read_split(
     count: usize,
     layout: &Layout,
 ) -> Result<Vec<Batch>, DataError> {
+    codec::check(path, reader.metadata(), |_| true)?;
     let rows = reader.metadata().file_metadata().num_rows();
     let expected = count * layout.per_batch;
     if usize::try_from(rows) != Ok(expected) {

@@ -3,7 +3,7 @@
 //! The pack is written under a temporary name, flushed and renamed. Its head identifies what it was made
 //! from: of image files the names, lengths and times of change, of shards the content; the size and the
 //! filter. If any of these has changed, or the pack was cut short, it is made again. Each image has a CRC-32 that is compared whenever it
-//! is read, so that later damage is found too.
+//! is read, so that later damage is found too: the pack is then removed, and the next command makes it again.
 //!
 //! Layout, little-endian: [`MAGIC`], version and side (u32), number of images (u64), SHA-256 of what
 //! identifies the sources; SHA-256 of the contents of image files; for each image its CRC-32 and whether it
@@ -23,6 +23,7 @@ use crate::decode;
 use crate::digest;
 use crate::error::{DataError, reading};
 use crate::left_out::{self, LEFT_OUT};
+use crate::packing::{self, Packing};
 use crate::records::{Arrangement, RecordFile};
 
 /// The first bytes of a pack.
@@ -103,7 +104,7 @@ pub(crate) fn open(sources: &dyn Pictures, cache: &Path) -> Result<Pack, DataErr
         let read = read.map(|pack| Pack { images: pack.images.made_of(names.clone()), ..pack });
         Ok::<_, DataError>(match read {
             Ok(pack) if pack.broken.contains(&true) && !sources.skip_broken() => {
-                Err("some images were broken when they were packed".to_owned())
+                Err(Unusable::Outdated("some images were broken when they were packed"))
             }
             read => read,
         })
@@ -117,7 +118,11 @@ pub(crate) fn open(sources: &dyn Pictures, cache: &Path) -> Result<Pack, DataErr
     if let Ok(pack) = usable()? {
         return Ok(pack);
     }
-    tracing::info!(path = %path.display(), why, "packing {} images", names.len());
+    if let Unusable::Damaged(_) = &why {
+        tracing::warn!(path = %path.display(), "the packed images are made again: {why}");
+    } else {
+        tracing::info!(path = %path.display(), %why, "packing {} images", names.len());
+    }
     make(sources, &names, &path, &fingerprint)?;
     usable()?.map_err(|found| DataError::Damaged {
         path: path.clone(),
@@ -125,6 +130,20 @@ pub(crate) fn open(sources: &dyn Pictures, cache: &Path) -> Result<Pack, DataErr
         expected: "the pack as it was written".to_owned(),
         advice: "check that nothing else writes there and that the disk is sound",
     })
+}
+
+/// Why a pack cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// There is none.
+    #[error("there is none yet")]
+    Absent,
+    /// It is of other images, or images are made from their files in another way.
+    #[error("{0}")]
+    Outdated(&'static str),
+    /// It is not as it was written.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// The lock that a process holds while it makes a file of the cache. Dropping the value releases it.
@@ -269,25 +288,25 @@ pub(crate) fn read(
     side: usize,
     images: usize,
     fingerprint: &[u8; 32],
-) -> Result<Result<Pack, String>, DataError> {
+) -> Result<Result<Pack, Unusable>, DataError> {
     if !path.exists() {
-        return Ok(Err("there is none yet".to_owned()));
+        return Ok(Err(Unusable::Absent));
     }
     let file = open_regular(path).map_err(reading)?;
     let length = file.metadata().map_err(reading)?.len();
     let start = HEADER + images * 8 + 32;
     let expected = (start + images * side * side * 3) as u64;
-    if length != expected {
-        return Ok(Err(format!("it has {length} bytes instead of {expected}")));
+    let mut head = Vec::new();
+    (&file).take(start as u64).read_to_end(&mut head).map_err(reading)?;
+    if !head.starts_with(&beginning(side, images, fingerprint)) {
+        return Ok(Err(Unusable::Outdated("the image files or the way they are resized have changed")));
     }
-    let mut head = vec![0; start];
-    (&file).read_exact(&mut head).map_err(reading)?;
+    if length != expected || head.len() < start {
+        return Ok(Err(Unusable::Damaged(format!("it has {length} bytes instead of {expected}"))));
+    }
     let (before, sum) = head.split_at(start - 32);
     if Sha256::digest(before)[..] != *sum {
-        return Ok(Err("its head is damaged".to_owned()));
-    }
-    if before[..56] != *beginning(side, images, fingerprint) {
-        return Ok(Err("the image files or the way they are resized have changed".to_owned()));
+        return Ok(Err(Unusable::Damaged("its head is damaged".to_owned())));
     }
     let content = digest::hex(&before[56..HEADER]);
     let (entries, _) = before[HEADER..].as_chunks::<8>();
@@ -383,6 +402,8 @@ fn make(
     let (mut index, mut content) = (Vec::with_capacity(images * 8), ContentHash::default());
     let black = vec![0; side * side * 3];
     let mut left = names.iter();
+    let report = |done| packing::report(&Packing { set: sources.name(), path, done, all: images });
+    report(0)?;
     sources.read(&mut |decoded| {
         for (image, name) in decoded.into_iter().zip(&mut left) {
             content.add(name, &image.sha256);
@@ -391,8 +412,7 @@ fn make(
             index.extend(u32::from(image.pixels.is_none()).to_le_bytes());
             out.write_all(pixels).map_err(named)?;
         }
-        tracing::debug!("packed {} of {images} images of {}", images - left.len(), sources.name());
-        Ok(())
+        report(images - left.len())
     })?;
     let mut file = out.into_inner().map_err(|error| named(error.into_error()))?;
     let mut head = beginning(side, images, fingerprint);

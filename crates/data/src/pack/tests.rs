@@ -187,7 +187,66 @@ fn a_damaged_image_in_a_pack_is_found_when_it_is_read() {
     pack.images.image(0).unwrap();
     let message = pack.images.image(1).unwrap_err().to_string();
     assert!(message.contains("set-8-bilinear.pack: found image 1 (b.jpg) with CRC-32"), "{message}");
-    assert!(message.ends_with("remove it: it is made again from the image files"), "{message}");
+    assert!(message.contains("it is removed now: run the same command again"), "{message}");
+    // So the next process makes it again.
+    assert!(!folder.pack().exists());
+    folder.open().images.image(1).unwrap();
+}
+
+#[test]
+fn a_pack_that_is_not_as_it_was_written_is_told_from_one_of_other_images() {
+    let folder = two();
+    let fingerprint = folder.sources(&SMALL, false).fingerprint();
+    let why = || match read(&folder.pack(), 8, 2, &fingerprint).unwrap() {
+        Ok(_) => "none".to_owned(),
+        Err(Unusable::Damaged(why)) => format!("damaged: {why}"),
+        Err(other) => other.to_string(),
+    };
+    assert_eq!(why(), "there is none yet");
+    folder.open();
+    assert_eq!(why(), "none");
+    let whole = fs_err::read(folder.pack()).unwrap();
+    for (bytes, expected) in [
+        (whole[..whole.len() - 1].to_vec(), format!("damaged: it has {} bytes", whole.len() - 1)),
+        (whole[..70].to_vec(), "damaged: it has 70 bytes".to_owned()),
+        (
+            whole.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 100)).collect(),
+            "damaged: its".to_owned(),
+        ),
+        (Vec::new(), "the image files or the way".to_owned()),
+    ] {
+        fs_err::write(folder.pack(), bytes).unwrap();
+        assert!(why().starts_with(&expected), "{}", why());
+    }
+}
+
+#[test]
+fn packing_is_watched_and_can_be_stopped() {
+    use std::sync::{Arc, Mutex};
+    let folder = two();
+    // Other tests pack other folders at the same time.
+    let (own, seen, goes_on) =
+        (folder.path(""), Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(false)));
+    let (of_watcher, asked) = (Arc::clone(&seen), Arc::clone(&goes_on));
+    crate::watch_packing(move |packing| {
+        if !packing.path.starts_with(&own) {
+            return true;
+        }
+        of_watcher.lock().unwrap().push((packing.done, packing.all));
+        *asked.lock().unwrap()
+    });
+    let message = open(&folder.sources(&SMALL, false), &folder.path("cache")).unwrap_err().to_string();
+    assert!(
+        message.contains("set-8-bilinear.pack: the packing was stopped after 0 of 2 images"),
+        "{message}"
+    );
+    assert!(message.contains("the same command packs them again"), "{message}");
+    assert_eq!(folder.cached(), ["set-8-bilinear.lock"], "no half pack is left");
+    *goes_on.lock().unwrap() = true;
+    folder.open();
+    // A pack that is there is opened without a word.
+    folder.open();
+    assert_eq!(*seen.lock().unwrap(), [(0, 2), (0, 2), (2, 2)]);
 }
 
 #[test]

@@ -28,13 +28,12 @@ pub(super) fn number(set: ShardSet, folder: &Path, listing: &Listing) -> Result<
     };
     let without: Vec<&&Named> = all.iter().filter(|one| !has_class(one)).collect();
     if let Some(first) = without.first() {
-        let negative = if first.label.is_some() { " (its class is a number below 0)" } else { "" };
-        let found = format!(
-            "{} of the {} images without a class, such as {}{negative}",
-            without.len(),
-            all.len(),
-            first.name
-        );
+        let first = match (&first.label, &listing.unlabeled) {
+            (None, Some(told)) => told.clone(),
+            (None, None) => first.name.clone(),
+            (Some(_), _) => format!("{} (its class is a number below 0)", first.name),
+        };
+        let found = format!("{} of the {} images without a class, such as {first}", without.len(), all.len());
         return Err(set.unusable(folder, found, "a class for each image, as kNN needs"));
     }
     let labels = |names: &[Named]| names.iter().filter_map(|one| one.label.clone()).collect::<Vec<_>>();

@@ -15,7 +15,7 @@ use crate::pack::{self, Lock};
 use crate::stream::SampleLabel;
 
 /// The first line; another version of the reader of shards has another.
-const HEADING: &str = "invaspread samples 1";
+pub(super) const HEADING: &str = "invaspread samples 2";
 
 /// The longest list that is read, in bytes: of ten million images with names of 100 bytes.
 const LONGEST: u64 = 2 << 30;
@@ -32,6 +32,8 @@ pub(super) struct Named {
 pub(super) struct Listing {
     pub(super) train: Vec<Named>,
     pub(super) test: Option<Vec<Named>>,
+    /// The first image without a class, and why it has none.
+    pub(super) unlabeled: Option<String>,
 }
 
 impl Listing {
@@ -69,13 +71,20 @@ pub(super) fn open(
         return Ok(listing);
     }
     tracing::info!(path = %path.display(), "listing the images of {} shards", located.files().len());
-    let list = |files| {
+    let mut unlabeled = None;
+    let mut list = |files: &[_], split| {
         let mut listed = Vec::new();
-        set.form().list(files, &mut |name, label| listed.push(Named { name, label }))?;
-        Ok::<_, DataError>(listed)
+        set.form().list(files, &mut |name, label| {
+            let label = label.inspect_err(|why| {
+                unlabeled.get_or_insert_with(|| why.clone());
+            });
+            listed.push(Named { name, label: label.ok() });
+        })?;
+        if listed.is_empty() { Err(set.form().empty(files, split)) } else { Ok(listed) }
     };
-    let test = located.test.as_deref().map(list).transpose()?;
-    let listing = Listing { train: list(&located.train)?, test };
+    let train = list(&located.train, "training ")?;
+    let test = located.test.as_deref().map(|files| list(files, "test ")).transpose()?;
+    let listing = Listing { train, test, unlabeled };
     check_unchanged(set, located, content)?;
     let kept = Kept { content: content.to_owned(), listing };
     write(path, &kept)?;

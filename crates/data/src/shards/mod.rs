@@ -159,8 +159,8 @@ impl ShardSet {
             expected: expected.to_owned(),
             advice: match self {
                 Self::WebDataset => {
-                    "a sample is KEY.jpg (or another image) with its class in KEY.cls, or under \"label\", \"cls\" or \"class\" \
-                     in KEY.json; `invaspread embed` needs no classes"
+                    "a sample is KEY.jpg (or another image) with its class, a whole number or a word, in KEY.cls, or under \"label\", \
+                     \"cls\" or \"class\" in KEY.json, where KEY has no dot; `invaspread embed` needs no classes"
                 }
                 Self::Parquet => {
                     "a row is a column \"image\" of bytes and its class, a number from 0 on or a word, in \"label\"; `invaspread \
@@ -267,7 +267,8 @@ impl Pictures for Read {
     }
 
     fn fingerprint(&self) -> [u8; 32] {
-        pack::fingerprint(&self.resize, [self.content.clone().into_bytes()])
+        // Which files are the images depends on the reader's version.
+        pack::fingerprint(&self.resize, [listing::HEADING.into(), self.content.clone().into_bytes()])
     }
 
     fn read(&self, take: &mut dyn FnMut(Vec<Decoded>) -> Result<(), DataError>) -> Result<(), DataError> {

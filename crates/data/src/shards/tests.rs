@@ -239,6 +239,14 @@ fn what_is_wrong_with_the_shards_is_told() {
     shard(&folder.at("plain/1.tar"), &[("1.png", &one), ("2.png", &one), ("2.cls", b"a")]);
     folder.hub("hub/train-0.parquet", &[(1, 0)]);
     folder.hub("hub/test-0.parquet", &[(1, -1)]);
+    shard(&folder.at("field/1.tar"), &[("1.png", &one), ("1.json", b"{\"caption\": 1}")]);
+    shard(&folder.at("float/1.tar"), &[("1.png", &one), ("1.json", b"{\"label\": 2.5}")]);
+    shard(&folder.at("both/1.tar"), &[("1.png", &one), ("1.cls", b"1"), ("1.json", b"{\"cls\": 2}")]);
+    folder.shard("no-test/train.tar", &[(1, "a")]);
+    folder.shard("no-test/test-0.tar", &[]);
+    folder.shard("no-test/test-1.tar", &[]);
+    folder.hub("no-rows/train-0.parquet", &[(1, 0)]);
+    folder.hub("no-rows/test-0.parquet", &[]);
     let both = ShardsConfig { train: Some(folder.at("train.tar")), ..folder.path("") };
     let twice = ShardsConfig { test: Some(folder.at("train.tar")), ..folder.train("train.tar") };
     let only_test = ShardsConfig { test: Some(folder.at("test.tar")), ..ShardsConfig::default() };
@@ -251,7 +259,27 @@ fn what_is_wrong_with_the_shards_is_told() {
         (folder.tar(only_test), "data.webdataset.train: found nothing"),
         (folder.tar(small), "data.webdataset.test_fraction: found 0"),
         (folder.tar(folder.path("")), "the class \"c\" in test but not in train"),
-        (folder.tar(folder.path("plain")), "1 of the 2 images without a class, such as 1"),
+        (
+            folder.tar(folder.path("plain")),
+            "1 of the 2 images without a class, such as 1 of 1.tar, with no class in a .cls or .json",
+        ),
+        (
+            folder.tar(folder.path("field")),
+            "such as 1 of 1.tar, with none of the fields \"label\", \"cls\", \"class\" in 1.json",
+        ),
+        (
+            folder.tar(folder.path("float")),
+            "1 of 1.tar, with the number 2.5 in the field \"label\" of 1.json",
+        ),
+        (folder.tar(folder.path("both")), "1 of 1.tar, with the class 1 in 1.cls and 2 in 1.json"),
+        (
+            folder.tar(folder.path("no-test")),
+            "test-0.tar: found no sample, and none in the other file beside it, expected test images",
+        ),
+        (
+            folder.parquet(folder.path("no-rows")),
+            "test-0.parquet: found no row, expected test images, one in each row",
+        ),
         (folder.parquet(folder.path("hub")), "such as test-0.parquet#0 (its class is a number below 0)"),
         (folder.parquet(folder.path("plain")), "no .parquet file"),
         (

@@ -5,12 +5,15 @@
 //! is that of the input, and every image has a position in it, so that a reader can go on where another one stopped.
 
 mod brace;
+mod class;
 mod disguise;
 mod list;
 mod members;
 mod parquet;
+mod shards;
 mod tar;
 
+pub(crate) use shards::{Fault, Shards};
 pub(crate) use tar::Place;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use tar::of_shard;
@@ -24,7 +27,7 @@ use invaspread_augment::Image;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, Split, UNLABELED};
-use crate::decode::{self, ENDINGS, EXPECTED};
+use crate::decode::{self, ENDINGS};
 use crate::error::{DataError, reading};
 use crate::walk::{self, PassedOver};
 
@@ -85,12 +88,15 @@ impl Sample {
         Self { name, label, picture, file: Arc::clone(file) }
     }
 
-    /// Returns the bytes of the image's file, or says what is there in place of an image.
-    pub(crate) fn bytes(self) -> Result<Vec<u8>, String> {
+    /// Returns the bytes of the image's file, or what is there in place of an image.
+    pub(crate) fn bytes(self) -> Result<Vec<u8>, Fault> {
         match self.picture {
             Ok(Picture::Bytes(bytes)) => Ok(bytes),
-            Ok(Picture::Ready(_) | Picture::File(_)) => Err("an image that is no part of a shard".to_owned()),
-            Err(error) => Err(in_place(error)),
+            Ok(Picture::Ready(_) | Picture::File(_)) => {
+                Err(Fault::image("an image that is no part of a shard".to_owned()))
+            }
+            Err(DataError::Damaged { found, expected, .. }) => Err(Fault { found, expected }),
+            Err(other) => Err(Fault::image(other.to_string())),
         }
     }
 
@@ -125,117 +131,17 @@ impl Sample {
 
 /// Writes the line breaks of a name and of a class as `\n`.
 fn on_one_line(name: &str, label: Option<SampleLabel>) -> (String, Option<SampleLabel>) {
-    let escaped = |text: &str| text.replace('\n', "\\n").replace('\r', "\\r");
-    let label = label.map(|label| match label {
+    (escaped(name), label.map(escaped_label))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\n', "\\n").replace('\r', "\\r")
+}
+
+fn escaped_label(label: SampleLabel) -> SampleLabel {
+    match label {
         SampleLabel::Word(word) => SampleLabel::Word(escaped(&word)),
         number @ SampleLabel::Number(_) => number,
-    });
-    (escaped(name), label)
-}
-
-/// The forms of shards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shards {
-    /// Tar archives.
-    Tar,
-    /// Parquet files.
-    Parquet,
-}
-
-impl Shards {
-    /// Returns the ending of the names of such files.
-    pub(crate) fn ending(self) -> &'static str {
-        match self {
-            Self::Tar => "tar",
-            Self::Parquet => "parquet",
-        }
-    }
-
-    /// Returns the files in `folder`, in the order of their names.
-    pub(crate) fn in_folder(self, folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-        directly_in(folder, self.ending())
-    }
-
-    /// Returns the files that `input` stands for: those in a folder, a file, or several by a range in braces.
-    pub(crate) fn files(self, input: &str) -> Result<Vec<PathBuf>, DataError> {
-        let path = Path::new(input);
-        let files = if path.is_dir() {
-            with_ending(path, self.ending())?
-        } else if path.exists() {
-            vec![path.to_path_buf()]
-        } else {
-            expand(input)?
-        };
-        exist(&files, input)?;
-        let is_other = |file: &&PathBuf| !has_ending(file, self.ending());
-        match files.iter().find(is_other) {
-            None if !files.is_empty() => Ok(files),
-            other => Err(unusable(
-                other.map_or(path, PathBuf::as_path),
-                format!("no .{} file", self.ending()),
-                &format!("a .{0} file, a folder of them, or a range of them in braces", self.ending()),
-            )),
-        }
-    }
-
-    /// Calls `take` with the name and the class of each image in `files`. No image is read.
-    pub(crate) fn list(
-        self,
-        files: &[PathBuf],
-        take: &mut dyn FnMut(String, Option<SampleLabel>),
-    ) -> Result<(), DataError> {
-        for file in files {
-            let mut take = |name: &str, label| {
-                let (name, label) = on_one_line(name, label);
-                take(name, label);
-            };
-            match self {
-                Self::Tar => {
-                    let mut take_all =
-                        |name: &str, label: Option<SampleLabel>, _: Result<Place, DataError>| {
-                            take(name, label);
-                            true
-                        };
-                    tar::places(file, &mut take_all)?;
-                }
-                Self::Parquet => parquet::labels(file, &mut take)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Calls `take` with the name, the class and the place of each image in the tar shard at `path`, or with what is there in place of
-    /// an image.
-    pub(crate) fn places(
-        path: &Path,
-        take: &mut dyn FnMut(String, Option<SampleLabel>, Result<Place, String>),
-    ) -> Result<(), DataError> {
-        tar::places(path, &mut |name, label, place| {
-            let (name, label) = on_one_line(name, label);
-            take(name, label, place.map_err(in_place));
-            true
-        })
-    }
-
-    /// Calls `take` with each image in `files`, until it returns false.
-    pub(crate) fn each(
-        self,
-        files: &[PathBuf],
-        take: &mut dyn FnMut(Sample) -> bool,
-    ) -> Result<(), DataError> {
-        self.each_from(files, 0, take)
-    }
-
-    fn each_from(
-        self,
-        files: &[PathBuf],
-        from: u64,
-        take: &mut dyn FnMut(Sample) -> bool,
-    ) -> Result<(), DataError> {
-        match self {
-            Self::Tar => tar::each(files, from, take),
-            Self::Parquet => parquet::each(files, from, take),
-        }
     }
 }
 
@@ -392,6 +298,9 @@ impl ImageStream {
             if number == 0 {
                 notes.push(columns.to_string());
             }
+        }
+        if rows == 0 {
+            return Err(Shards::Parquet.empty(&files, ""));
         }
         let images = if rows == 1 { "image" } else { "images" };
         let description = format!("Parquet files: {}, with {rows} {images}", files.len());
@@ -567,19 +476,6 @@ fn unusable(path: &Path, found: String, expected: &str) -> DataError {
         expected: expected.to_owned(),
         advice: "name a folder of images, a text file with a path in each line, .tar shards, .parquet files, or a data set",
     }
-}
-
-/// Returns what the error of a missing picture found.
-fn in_place(error: DataError) -> String {
-    match error {
-        DataError::Damaged { found, .. } => found,
-        other => other.to_string(),
-    }
-}
-
-/// Returns the error of a picture that `file` does not hold.
-fn missing(file: &Path, found: String) -> DataError {
-    DataError::Damaged { path: file.to_owned(), found, expected: EXPECTED.to_owned(), advice: BROKEN }
 }
 
 #[cfg(test)]

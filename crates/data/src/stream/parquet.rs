@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::parquet::basic::Type as Physical;
+use ::parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::reader::RowIter;
@@ -14,7 +14,9 @@ use ::parquet::record::{Field, Row};
 use ::parquet::schema::types::{Type, TypePtr};
 use invaspread_files::open_regular;
 
-use super::{Picture, Sample, SampleLabel, missing, unusable};
+use super::class::{Class, NoClass};
+use super::{Fault, Picture, Sample, SampleLabel, unusable};
+use crate::codec;
 use crate::error::{DataError, reading};
 use crate::guarded::guarded;
 
@@ -87,7 +89,54 @@ fn columns_of(path: &Path, reader: &dyn FileReader) -> Result<Columns, DataError
         return Err(unusable(path, format!("the columns {}", names.join(", ")), expected));
     };
     let label = LABELS.iter().filter_map(named).find(|field| field.is_primitive()).cloned();
+    if let Some(label) = &label {
+        check_classes(path, label)?;
+    }
+    let is_read =
+        |name: &str| name == image.name() || label.as_ref().is_some_and(|label| label.name() == name);
+    codec::check(path, reader.metadata(), is_read)?;
     Ok(Columns { image, label, rows: u64::try_from(metadata.num_rows()).unwrap_or_default() })
+}
+
+/// Returns an error if the column `label` has a type that no class has: its cells would all be without one.
+fn check_classes(path: &Path, label: &Type) -> Result<(), DataError> {
+    let (info, physical) = (label.get_basic_info(), label.get_physical_type());
+    let is_number = matches!(physical, Physical::INT32 | Physical::INT64)
+        && matches!(info.logical_type_ref(), None | Some(LogicalType::Integer(_)))
+        && matches!(
+            info.converted_type(),
+            ConvertedType::NONE
+                | ConvertedType::INT_8
+                | ConvertedType::INT_16
+                | ConvertedType::INT_32
+                | ConvertedType::INT_64
+                | ConvertedType::UINT_8
+                | ConvertedType::UINT_16
+                | ConvertedType::UINT_32
+                | ConvertedType::UINT_64
+        );
+    let is_text = physical == Physical::BYTE_ARRAY
+        && matches!(info.converted_type(), ConvertedType::UTF8 | ConvertedType::ENUM | ConvertedType::JSON);
+    if is_number || is_text || physical == Physical::BOOLEAN {
+        return Ok(());
+    }
+    let what = match physical {
+        Physical::FLOAT | Physical::DOUBLE => "floats".to_owned(),
+        Physical::BYTE_ARRAY if info.converted_type() == ConvertedType::NONE => {
+            "bytes that are not marked as text".to_owned()
+        }
+        other => match info.converted_type() {
+            ConvertedType::NONE => format!("the type {other}"),
+            converted => format!("the type {converted} ({other})"),
+        },
+    };
+    Err(DataError::Damaged {
+        path: path.to_owned(),
+        found: format!("the column {:?} of {what}", label.name()),
+        expected: "classes, which are whole numbers or text".to_owned(),
+        advice: "if it holds classes, cast it (pyarrow: table.set_column(i, \"label\", table[\"label\"].cast(\"int64\")), which \
+                 refuses numbers that are not whole); if not, give it another name (table.rename_columns)",
+    })
 }
 
 fn is_bytes(field: &Type) -> bool {
@@ -129,22 +178,26 @@ fn of_file(
             return true;
         }
         let number = called(path, number);
-        let (given, label, bytes) = cells(row, label.as_deref().map(Type::name));
-        let picture = match bytes {
-            Some(bytes) => Ok(Picture::Bytes(bytes)),
-            None => Err(missing(path, format!("the row {number} without the bytes of an image"))),
+        let (given, class, bytes) = cells(row, label.as_deref().map(Type::name));
+        let picture = match (bytes, &class) {
+            (None, _) => Err(Fault::image(format!("the row {number} without the bytes of an image"))),
+            (Some(_), Err(NoClass::Unreadable(why))) => {
+                Err(Fault::class(format!("the row {number} with {why}")))
+            }
+            (Some(bytes), _) => Ok(Picture::Bytes(bytes)),
         };
         let given = given.filter(|given| !given.is_empty());
-        take(Sample::new(&file, given.as_deref().unwrap_or(&number), label, picture))
+        let picture = picture.map_err(|fault| fault.of(path));
+        take(Sample::new(&file, given.as_deref().unwrap_or(&number), class.ok(), picture))
     })
 }
 
 /// Calls `take` with the name and the class of each row of the file at `path`. No image is read.
-pub(super) fn labels(path: &Path, take: &mut dyn FnMut(&str, Option<SampleLabel>)) -> Result<(), DataError> {
+pub(super) fn labels(path: &Path, take: &mut dyn FnMut(&str, Class)) -> Result<(), DataError> {
     let reader = open(path)?;
     let Columns { label, rows, .. } = columns_of(path, &reader)?;
     let Some(label) = label else {
-        (0..rows).for_each(|number| take(&called(path, number), None));
+        (0..rows).for_each(|number| take(&called(path, number), Err(no_column())));
         return Ok(());
     };
     let name = label.name().to_owned();
@@ -183,12 +236,16 @@ fn each_row(
     Ok(true)
 }
 
+fn no_column() -> NoClass {
+    NoClass::Absent(format!("no column of classes ({})", LABELS.join(", ")))
+}
+
 /// Returns the path, the class and the bytes of a row.
-fn cells(row: Row, label_column: Option<&str>) -> (Option<String>, Option<SampleLabel>, Option<Vec<u8>>) {
-    let (mut path, mut label, mut image) = (None, None, None);
+fn cells(row: Row, label_column: Option<&str>) -> (Option<String>, Class, Option<Vec<u8>>) {
+    let (mut path, mut label, mut image) = (None, Err(no_column()), None);
     for (name, field) in row.into_columns() {
         if Some(name.as_str()) == label_column {
-            label = class(field);
+            label = class(&name, field);
             continue;
         }
         match field {
@@ -208,8 +265,10 @@ fn cells(row: Row, label_column: Option<&str>) -> (Option<String>, Option<Sample
     (path, label, image)
 }
 
-fn class(field: Field) -> Option<SampleLabel> {
-    Some(SampleLabel::Number(match field {
+/// Returns the class in a cell of the column `name`.
+fn class(name: &str, field: Field) -> Class {
+    let unreadable = |found: String| Err(NoClass::Unreadable(format!("{found} in the column {name:?}")));
+    Ok(SampleLabel::Number(match field {
         Field::Bool(value) => value.into(),
         Field::Byte(value) => value.into(),
         Field::Short(value) => value.into(),
@@ -218,7 +277,13 @@ fn class(field: Field) -> Option<SampleLabel> {
         Field::UByte(value) => value.into(),
         Field::UShort(value) => value.into(),
         Field::UInt(value) => value.into(),
-        Field::Str(word) => return Some(SampleLabel::Word(word)),
-        _ => return None,
+        Field::ULong(value) => match i64::try_from(value) {
+            Ok(value) => value,
+            Err(_) => return unreadable(format!("the number {value}, which is too large")),
+        },
+        Field::Str(word) if word.trim().is_empty() => return unreadable("an empty word".to_owned()),
+        Field::Str(word) => return Ok(SampleLabel::Word(word)),
+        Field::Null => return Err(NoClass::Absent(format!("null in the column {name:?}"))),
+        other => return unreadable(other.to_string()),
     }))
 }

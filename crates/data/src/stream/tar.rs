@@ -1,22 +1,28 @@
-//! Shards as WebDataset has them: tar archives in which the files of a sample follow each other and have one name up to the first
-//! dot (`dir/0001.jpg`, `dir/0001.cls`, `dir/0001.json`).
+//! Shards as WebDataset has them: tar archives in which the files of a sample follow each other. Their key is their name up to the first
+//! dot of its last part (`dir/0001`), the rest is their extension (`jpg`, `cls`, `json`, `left.jpg`).
 //!
-//! The image is the file whose whole ending is that of an image, the class is the number or the text in `.cls`, or `label`,
-//! `cls` or `class` in the object in `.json`. Other files are passed over.
+//! The image is the file whose whole extension is that of an image, as a sample may have masks beside it (`seg.png`); without one, it is
+//! the only file whose extension ends in that of an image (`v2.jpg`). The class is in the files `cls` and `json`, also behind what
+//! the image's extension begins with (`v2.cls`). Other files are passed over.
 
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use invaspread_files::open_regular;
 
+use super::class::{self, Class, ClassFile, NoClass};
 use super::members::{Member, Members};
-use super::{Picture, Sample, SampleLabel, disguise, missing};
+use super::{Fault, Picture, Sample, disguise};
 use crate::decode::{ENDINGS, is_too_long};
 use crate::error::{DataError, reading};
 
-/// The longest file of a class, in bytes.
-const LONGEST_LABEL: u64 = 1 << 20;
+/// The longest file of a class, in bytes: a `.json` may hold other things too.
+const LONGEST_CLASS: u64 = 16 << 20;
+
+/// The most extensions of a sample without an image that are named.
+const MOST_NAMED: usize = 5;
 
 /// The place of the bytes of an image file in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +58,9 @@ pub(crate) fn of_shard(
     take: &mut dyn FnMut(Sample) -> bool,
 ) -> Result<bool, DataError> {
     let path: Arc<Path> = shard.into();
-    walk(shard, file, from, position, Members::read, &mut |key, label, picture| {
-        take(Sample::new(&path, key, label, picture.map(Picture::Bytes)))
+    walk(shard, file, from, position, Members::read, &mut |key, class, picture| {
+        let picture = picture.map(Picture::Bytes).map_err(|fault| fault.of(shard));
+        take(Sample::new(&path, key, class.ok(), picture))
     })
 }
 
@@ -66,15 +73,129 @@ pub(super) fn places(shard: &Path, take: &mut Take<'_, Place>) -> Result<(), Dat
     walk(shard, file, 0, &mut 0, place, take).map(drop)
 }
 
-/// The files of a sample that have been read.
-struct Open<P> {
-    key: String,
-    label: Option<SampleLabel>,
-    picture: Option<Result<P, DataError>>,
+/// Takes the name, the class and the image of a sample; returns whether to go on. The class of a sample that cannot be understood is
+/// a fault of its image too, so that the sample is not used without it.
+pub(super) type Take<'a, P> = dyn FnMut(&str, Class, Result<P, Fault>) -> bool + 'a;
+
+/// A file of a sample.
+struct File {
+    /// Its whole name.
+    name: String,
+    /// The extension before its last dot; empty if there is none.
+    before: String,
+    /// The extension after its last dot, in lowercase.
+    ending: String,
+    member: Member,
 }
 
-/// Takes the name, the class and the image of a sample; returns whether to go on.
-pub(super) type Take<'a, P> = dyn FnMut(&str, Option<SampleLabel>, Result<P, DataError>) -> bool + 'a;
+/// The files of a sample that have been met.
+struct Open {
+    key: String,
+    images: Vec<File>,
+    classes: Vec<File>,
+    /// The extensions of the first other files.
+    others: Vec<String>,
+}
+
+impl Open {
+    fn new(key: &str) -> Self {
+        Self { key: key.to_owned(), images: Vec::new(), classes: Vec::new(), others: Vec::new() }
+    }
+
+    fn add(&mut self, name: &str, extension: &str, member: Member) {
+        let (before, ending) = extension.rsplit_once('.').unwrap_or(("", extension));
+        let files = if ENDINGS.contains(&ending) {
+            &mut self.images
+        } else if matches!(ending, "cls" | "json") {
+            &mut self.classes
+        } else {
+            if self.others.len() < MOST_NAMED {
+                self.others.push(format!(".{extension}"));
+            }
+            return;
+        };
+        files.push(File {
+            name: name.to_owned(),
+            before: before.to_owned(),
+            ending: ending.to_owned(),
+            member,
+        });
+    }
+
+    /// Returns the image of the sample.
+    fn image(&self, shard: &Path) -> Result<&File, Fault> {
+        let Self { key, images, classes, others } = self;
+        let alone: Vec<&File> = images.iter().filter(|file| file.before.is_empty()).collect();
+        let (found, passed_over) = match alone.len() {
+            0 => (images.iter().collect(), 0),
+            count => (alone, images.len() - count),
+        };
+        match &found[..] {
+            [image] if is_too_long(image.member.length) => Err(Fault::image(format!(
+                "the image {} of {} bytes, too long for an image",
+                image.name, image.member.length
+            ))),
+            [image] => {
+                if passed_over > 0 {
+                    warn_of_others(shard, images, image);
+                }
+                Ok(image)
+            }
+            [] => {
+                let classes = classes.iter().map(|file| format!(".{}", file.ending));
+                let all: Vec<String> = others.iter().cloned().chain(classes).collect();
+                Err(Fault::image(format!("the sample {key} without an image (only {})", all.join(", "))))
+            }
+            [first, second] => Err(Fault::image(format!(
+                "the sample {key} with two images ({} and {})",
+                first.name, second.name
+            ))),
+            [first, second, ..] => Err(Fault::image(format!(
+                "the sample {key} with {} images ({}, {}, ...)",
+                found.len(),
+                first.name,
+                second.name
+            ))),
+        }
+    }
+
+    /// Reads the class of the sample whose image has `before` before its ending.
+    fn class<R: Read + Seek>(&self, members: &mut Members<R>, before: &str) -> io::Result<Class> {
+        let mut found = Vec::new();
+        for file in &self.classes {
+            if !file.before.is_empty() && file.before != before {
+                continue;
+            }
+            let class_file = ClassFile { name: file.name.clone(), is_json: file.ending == "json" };
+            let length = file.member.length;
+            let class = if length > LONGEST_CLASS {
+                Err(NoClass::Unreadable(format!("{} of {length} bytes, too long for a class", file.name)))
+            } else {
+                class::read(&class_file, &members.read(&file.member)?)
+            };
+            found.push((class_file, class));
+        }
+        Ok(class::agreed(found))
+    }
+}
+
+/// Warns once in a process that samples have images beside those that are taken: a `cat.v2.jpg` that was meant as a sample of its own
+/// has the key of `cat.jpg`.
+fn warn_of_others(shard: &Path, images: &[File], taken: &File) {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    let other = images.iter().find(|file| !file.before.is_empty());
+    if let Some(other) = other
+        && !WARNED.swap(true, Ordering::Relaxed)
+    {
+        tracing::warn!(
+            shard = %shard.display(),
+            "a sample has the image {} beside {}, and so have perhaps others: images whose extension has several parts are passed over \
+             where there is one with a simple extension",
+            other.name,
+            taken.name
+        );
+    }
+}
 
 /// Calls `take` with the samples of a shard from position `from` on. An image is what `picture` makes of its file.
 fn walk<R: Read + Seek, P>(
@@ -95,87 +216,46 @@ fn walk<R: Read + Seek, P>(
     (&mut file).take(disguise::HEAD as u64).read_to_end(&mut head).map_err(damaged)?;
     disguise::check(shard, &head)?;
     let mut members = Members::new(file).map_err(damaged)?;
-    let mut open: Option<Open<P>> = None;
-    let mut close = |open: Option<Open<P>>, position: &mut u64| {
-        let Some(Open { key, label, picture }) = open else { return true };
+    let mut open: Option<Open> = None;
+    let mut close = |open: Option<Open>, members: &mut Members<R>, position: &mut u64| {
+        let Some(open) = open else { return Ok(true) };
         *position += 1;
+        // Samples before the first that is wanted are counted, not read.
         if *position <= from {
-            return true;
+            return Ok(true);
         }
-        let picture =
-            picture.unwrap_or_else(|| Err(missing(shard, format!("the sample {key} without an image"))));
-        take(&key, label, picture)
+        let image = open.image(shard);
+        let class = open.class(members, image.as_ref().map_or("", |image| image.before.as_str()))?;
+        let picture = match (image, &class) {
+            (Err(fault), _) => Err(fault),
+            (Ok(_), Err(NoClass::Unreadable(why))) => {
+                Err(Fault::class(format!("the sample {} with {why}", open.key)))
+            }
+            (Ok(image), _) => Ok(picture(members, &image.member)?),
+        };
+        Ok::<_, io::Error>(take(&open.key, class, picture))
     };
     while let Some(member) = members.next_file().map_err(damaged)? {
         let name = String::from_utf8_lossy(&member.name).into_owned();
-        let Some((key, ending)) = split(&name) else { continue };
+        let Some((key, extension)) = split(&name) else { continue };
         if open.as_ref().is_none_or(|open| open.key != key) {
-            let done = open.replace(Open { key: key.to_owned(), label: None, picture: None });
-            if !close(done, position) {
+            let done = open.replace(Open::new(key));
+            if !close(done, &mut members, position).map_err(damaged)? {
                 return Ok(false);
             }
         }
-        let Some(open) = &mut open else { continue };
-        // Samples before the first that is wanted are counted, not read.
-        if *position < from {
-            continue;
-        }
-        if ENDINGS.contains(&ending.as_str()) {
-            let length = member.length;
-            open.picture = Some(match open.picture.take() {
-                Some(_) => Err(missing(shard, format!("the sample {key} with two images"))),
-                None if is_too_long(length) => {
-                    let found = format!("the image {name} of {length} bytes, too long for an image");
-                    Err(missing(shard, found))
-                }
-                None => Ok(picture(&mut members, &member).map_err(damaged)?),
-            });
-        } else if let Some(label) = read_label(&ending, &mut members, &member).map_err(damaged)? {
-            // A class of its own counts more than one among other things.
-            if ending == "cls" || open.label.is_none() {
-                open.label = Some(label);
-            }
+        if let Some(open) = &mut open {
+            open.add(&name, &extension, member);
         }
     }
-    Ok(close(open, position))
+    close(open, &mut members, position).map_err(damaged)
 }
 
-/// Splits a path into the key of its sample and the rest after the first dot of the file's name, in lowercase. Hidden files have no
-/// key.
+/// Splits a path, as WebDataset does, into the key of its sample and the extension after the first dot of the file's name, in
+/// lowercase. Hidden files have no key.
 fn split(name: &str) -> Option<(&str, String)> {
     let name = name.strip_prefix("./").unwrap_or(name);
     let start = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = start + name[start..].find('.').filter(|&dot| dot > 0)?;
     Some((&name[..dot], name[dot + 1..].to_lowercase()))
-}
-
-/// Returns the class in a file with the given ending, if it holds one.
-fn read_label<R: Read + Seek>(
-    ending: &str,
-    members: &mut Members<R>,
-    member: &Member,
-) -> io::Result<Option<SampleLabel>> {
-    if !matches!(ending, "cls" | "json") || member.length > LONGEST_LABEL {
-        return Ok(None);
-    }
-    let bytes = members.read(member)?;
-    let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(None) };
-    if ending == "cls" {
-        return Ok(of_text(text));
-    }
-    let Ok(object) = serde_json::from_str::<serde_json::Value>(text) else { return Ok(None) };
-    let found = ["label", "cls", "class"].iter().find_map(|key| object.get(key));
-    Ok(found.and_then(|found| match found {
-        serde_json::Value::Number(number) => number.as_i64().map(SampleLabel::Number),
-        serde_json::Value::String(word) => Some(SampleLabel::Word(word.clone())),
-        _ => None,
-    }))
-}
-
-fn of_text(text: &str) -> Option<SampleLabel> {
-    let text = text.trim();
-    match text.parse() {
-        Ok(number) => Some(SampleLabel::Number(number)),
-        Err(_) => (!text.is_empty()).then(|| SampleLabel::Word(text.to_owned())),
-    }
 }

@@ -1,5 +1,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use ::parquet::column::writer::ColumnWriter;
+use ::parquet::data_type::ByteArray;
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+
 use super::{ImageStream, Sample, SampleLabel};
 use crate::sample::png;
 use crate::sample::shards::{hub, shard};
@@ -89,7 +95,7 @@ fn shards_give_the_samples_of_webdataset_in_order() {
         &[
             ("./d/0001.png", &pictures[0]),
             ("./d/0001.cls", b"3\n"),
-            ("./d/0001.json", b"{\"label\": 5}"),
+            ("./d/0001.json", b"{\"label\": 3}"),
             ("d/0002.json", b"{\"cls\": \"cat\", \"x\": [1]}"),
             ("d/0002.seg.png", b"a mask is not the image"),
             ("d/0002.PNG", &pictures[1]),
@@ -122,6 +128,77 @@ fn shards_give_the_samples_of_webdataset_in_order() {
     }
     assert_eq!(read(&at(&folder, ""), 0).len(), 5);
     assert_eq!(ImageStream::open(&input).unwrap().count().unwrap(), None);
+}
+
+#[test]
+fn a_key_ends_at_the_first_dot_as_in_webdataset() {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures: Vec<Vec<u8>> = (0..6).map(picture).collect();
+    shard(
+        &folder.path().join("s.tar"),
+        &[
+            ("v1.0/cat.v2.png", &pictures[0]),
+            ("v1.0/cat.v2.cls", b"4"),
+            ("v1.0/cat.v3.cls", b"another's"),
+            ("v1.0/cow.v2.png", &pictures[1]),
+            ("v1.0/cow.json", b"{\"label\": 7}"),
+            ("dog.left.png", &pictures[2]),
+            ("dog.right.png", &pictures[3]),
+            ("emu.png", &pictures[4]),
+            ("emu.v2.png", &pictures[5]),
+            ("fox.JPG.TXT", b"no image"),
+            ("fox.cls", b"1"),
+        ],
+    );
+    let found = read(&at(&folder, "s.tar"), 0);
+    assert_eq!(found[..2], [whole("v1.0/cat", Some("4"), 0), whole("v1.0/cow", Some("7"), 1)]);
+    assert_eq!(found[3], whole("emu", None, 4));
+    for (number, words) in [
+        (2, "the sample dog with two images (dog.left.png and dog.right.png)"),
+        (4, "the sample fox without an image (only .jpg.txt, .cls)"),
+    ] {
+        let error = found[number].2.clone().unwrap_err();
+        assert!(error.contains(words) && error.contains("s.tar"), "{error}");
+    }
+    assert_eq!(found.len(), 5);
+}
+
+#[test]
+fn a_class_that_cannot_be_understood_is_an_error_of_its_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = picture(1);
+    let long = vec![b' '; (16 << 20) + 1];
+    shard(
+        &folder.path().join("s.tar"),
+        &[
+            ("0.png", &one),
+            ("0.json", b"{\"caption\": \"a cat\"}"),
+            ("1.json", b"{'label': 3}"),
+            ("1.png", &one),
+            ("2.png", &one),
+            ("2.json", b"{\"label\": 2.5}"),
+            ("3.png", &one),
+            ("3.cls", b"3"),
+            ("3.json", b"{\"label\": \"cat\"}"),
+            ("4.png", &one),
+            ("4.json", b"{\"label\": null}"),
+            ("5.png", &one),
+            ("5.json", &long),
+        ],
+    );
+    let found = read(&at(&folder, "s.tar"), 0);
+    // Images may have no class.
+    assert_eq!([&found[0], &found[4]], [&whole("0", None, 1), &whole("4", None, 1)]);
+    for (number, words) in [
+        (1, "s.tar: found the sample 1 with 1.json, which is not JSON"),
+        (2, "s.tar: found the sample 2 with the number 2.5 in the field \"label\" of 2.json"),
+        (3, "s.tar: found the sample 3 with the class 3 in 3.cls and cat in 3.json"),
+        (5, "s.tar: found the sample 5 with 5.json of 16777217 bytes, too long for a class"),
+    ] {
+        assert!(found[number].1.is_none());
+        let error = found[number].2.clone().unwrap_err();
+        assert!(error.contains(words) && error.contains("expected one class"), "{error}");
+    }
 }
 
 #[test]
@@ -178,6 +255,73 @@ fn parquet_files_of_the_hub_give_their_rows_in_order() {
     assert!(error.contains("00001-of-00002.parquet: found a file that cannot be read on"), "{error}");
 }
 
+/// Writes a Parquet file of two images with classes of another type, which `write` writes.
+fn with_classes(path: &std::path::Path, kind: &str, write: impl FnOnce(&mut ColumnWriter<'_>)) {
+    let schema = format!("message schema {{ required binary image; required {kind}; }}");
+    let schema = std::sync::Arc::new(parse_message_type(&schema).unwrap());
+    let properties = std::sync::Arc::new(WriterProperties::builder().build());
+    let file = fs_err::File::create(path).unwrap().into_file();
+    let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut images = group.next_column().unwrap().unwrap();
+    let ColumnWriter::ByteArrayColumnWriter(typed) = images.untyped() else { unreachable!("it has bytes") };
+    typed.write_batch(&[ByteArray::from(picture(1)), ByteArray::from(picture(2))], None, None).unwrap();
+    images.close().unwrap();
+    let mut classes = group.next_column().unwrap().unwrap();
+    write(classes.untyped());
+    classes.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn classes_of_a_type_that_is_no_class_are_refused_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.parquet");
+    let told = || ImageStream::open(path.to_str().unwrap()).map(drop).unwrap_err().to_string();
+    with_classes(&path, "double label", |column| match column {
+        ColumnWriter::DoubleColumnWriter(typed) => {
+            typed.write_batch(&[1.0, 2.0], None, None).unwrap();
+        }
+        _ => unreachable!("the column holds doubles"),
+    });
+    let error = told();
+    assert!(error.contains("p.parquet: found the column \"label\" of floats"), "{error}");
+    assert!(error.contains("cast(\"int64\")"), "{error}");
+    for kind in ["int64 label (timestamp_millis)", "int64 label (uint_64)"] {
+        with_classes(&path, kind, |column| match column {
+            ColumnWriter::Int64ColumnWriter(typed) => {
+                typed.write_batch(&[5, -1], None, None).unwrap();
+            }
+            _ => unreachable!("the column holds whole numbers"),
+        });
+        if kind.contains("uint") {
+            // The bits of -1 are a number that no class has.
+            let found = read(path.to_str().unwrap(), 0);
+            assert_eq!(found[0], whole("p.parquet#0", Some("5"), 1));
+            let error = found[1].2.clone().unwrap_err();
+            let words = "the row p.parquet#1 with the number 18446744073709551615, which is too large in";
+            assert!(error.contains(words), "{error}");
+        } else {
+            let error = told();
+            assert!(error.contains("of the type TIMESTAMP_MILLIS"), "{error}");
+        }
+    }
+    let bytes = |column: &mut ColumnWriter<'_>| match column {
+        ColumnWriter::ByteArrayColumnWriter(typed) => {
+            typed.write_batch(&["cat".into(), "dog".into()], None, None).unwrap();
+        }
+        _ => unreachable!("the column holds bytes"),
+    };
+    with_classes(&path, "binary label", bytes);
+    assert!(told().contains("bytes that are not marked as text"));
+    with_classes(&path, "binary label (utf8)", bytes);
+    assert_eq!(read(path.to_str().unwrap(), 0)[1], whole("p.parquet#1", Some("dog"), 2));
+    // A column of another name is no class.
+    with_classes(&path, "binary caption", bytes);
+    assert_eq!(read(path.to_str().unwrap(), 0)[0], whole("p.parquet#0", None, 1));
+}
+
 #[test]
 fn a_damaged_parquet_file_is_an_error_or_gives_its_rows() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,7 +348,9 @@ fn a_damaged_parquet_file_is_an_error_or_gives_its_rows() {
 fn what_is_neither_is_an_error_that_says_what_to_name() {
     let folder = tempfile::tempdir().unwrap();
     fs_err::write(folder.path().join("a.tar"), b"").unwrap();
+    hub(&folder.path().join("empty.parquet"), &[]);
     for (name, words) in [
+        ("empty.parquet", "empty.parquet: found no row, expected images, one in each row"),
         ("none", "none: found no file of that name, expected a folder of images, a text file"),
         ("", "no image"),
         ("a.{0..1}.tar", "a.0.tar: found no file of that name, expected each of the 2 files"),
@@ -212,7 +358,9 @@ fn what_is_neither_is_an_error_that_says_what_to_name() {
         ("*.tar", "found the pattern character *, which is not expanded"),
     ] {
         if name.is_empty() {
-            fs_err::remove_file(folder.path().join("a.tar")).unwrap();
+            for shard in ["a.tar", "empty.parquet"] {
+                fs_err::remove_file(folder.path().join(shard)).unwrap();
+            }
         }
         let error = ImageStream::open(&at(&folder, name)).unwrap_err().to_string();
         assert!(error.contains(words), "{name}: {error}");

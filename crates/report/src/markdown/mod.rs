@@ -134,6 +134,11 @@ fn what_was_run(text: &mut String, section: &Section<'_>) {
     let measured =
         if runs.iter().any(|run| run.record.held_out) { "Held-out training images" } else { "Test images" };
     entry(measured, &distinct(&|run| Some(thousands(run.record.test_images))));
+    let (shared, others) = caption::evaluation(runs);
+    entry("Measured by", &shared);
+    for other in others {
+        entry("Measured otherwise", &other);
+    }
     entry("Runs", &format!("{}, {}", runs.len(), caption::seeds(runs)));
     // Those of a table of the paper are named where it is compared.
     let missing = section.missing_rows();

@@ -339,6 +339,16 @@ impl Config {
             let found = format!("a value, where model.architecture is {network}");
             return wrong(key, found, "no such argument: only residual networks have this setting");
         }
+        if let Some(key) = self
+            .data
+            .not_used()
+            .map(|key| format!("data.{key}"))
+            .find(|key| origin(key).starts_with(Override::TYPED))
+        {
+            let found = format!("a value, where the data set is {}", self.data.name);
+            let expected = "no such argument, or beside it dataset=NAME of the set that has this setting";
+            return wrong(&key, found, expected);
+        }
         if self.model.patch.is_some() && !self.model.is_vit() {
             let found = "a value, where model.architecture is no vision transformer".to_owned();
             return wrong("model.patch", found, "model=vit_tiny or model=vit_small beside it, or null");

@@ -65,6 +65,8 @@ impl fmt::Display for ElementType {
             Kind::Unsigned => write!(f, "uint{bits}"),
             Kind::Bool => f.write_str("bool"),
             Kind::Text => write!(f, "<U{}", self.size / 4),
+            // A file of columns does not say how long they are.
+            Kind::Bytes if self.size == 0 => f.write_str("words"),
             Kind::Bytes => write!(f, "|S{}", self.size),
             Kind::Objects => f.write_str("object"),
             Kind::Other(name) => f.write_str(name),

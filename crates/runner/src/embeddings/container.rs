@@ -1,5 +1,5 @@
-//! The three kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), and
-//! safetensors. The bytes decide which one a file is, not its name.
+//! The kinds of files that hold arrays: numpy's `.npy`, its `.npz` (a ZIP archive of `.npy` files), safetensors and
+//! Parquet. The bytes decide which one a file is, not its name.
 //!
 //! Arrays are listed by their headers and read one by one, so that other arrays in the file cost nothing. No
 //! length in a file is trusted: an array is read up to the length in its header, its bytes are counted, and
@@ -15,6 +15,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::array::{Array, ElementType, Header, Kind};
 use super::numpy::{MAGIC, read_header};
+use super::parquet::{self, ParquetFile};
 
 /// The ending of an array's name in an archive.
 const MEMBER: &str = ".npy";
@@ -34,10 +35,12 @@ pub(crate) enum Container<F> {
     Npz(ZipArchive<F>),
     /// Tensors by their names: the whole file.
     Safetensors(Vec<u8>),
+    /// Columns by their names.
+    Parquet(ParquetFile),
 }
 
 impl<F: Read + Seek> Container<F> {
-    /// Opens `file`, which has `length` bytes, in the format that its first bytes show. A safetensors file is
+    /// Opens `file`, which has `length` bytes, in the format that its first bytes show. A file of safetensors or Parquet is
     /// held in memory whole and may have at most `most` bytes.
     ///
     /// # Errors
@@ -61,6 +64,12 @@ impl<F: Read + Seek> Container<F> {
             check_seal(&bytes).map_err(|found| format!("damaged safetensors: {found}"))?;
             return Ok(Self::Safetensors(bytes));
         }
+        if start.starts_with(parquet::MAGIC) {
+            check_memory(length, most)?;
+            let mut bytes = Vec::new();
+            file.take(length).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            return Ok(Self::Parquet(ParquetFile::open(bytes)?));
+        }
         Err(something_else(&start))
     }
 
@@ -75,6 +84,7 @@ impl<F: Read + Seek> Container<F> {
             Self::Safetensors(bytes) => SafeTensors::deserialize(bytes)
                 .map(|file| file.names().into_iter().map(ToOwned::to_owned).collect())
                 .unwrap_or_default(),
+            Self::Parquet(file) => file.names(),
         };
         names.sort();
         names
@@ -95,6 +105,7 @@ impl<F: Read + Seek> Container<F> {
                 let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
                 Ok(header_of(&file.tensor(name).map_err(|_| no_array(name))?))
             }
+            Self::Parquet(file) => file.header(name).ok_or_else(|| no_array(name)),
         }
     }
 
@@ -118,6 +129,7 @@ impl<F: Read + Seek> Container<F> {
                 check_header(&header, view.data().len() as u64, most)?;
                 Ok(Array { header, bytes: view.data().to_vec() })
             }
+            Self::Parquet(file) => file.array(name, most).unwrap_or_else(|| Err(no_array(name))),
         }
     }
 }
@@ -128,11 +140,10 @@ fn is_safetensors(start: &[u8], length: u64) -> bool {
     u64::from_le_bytes(*header) <= length.saturating_sub(8) && rest.first() == Some(&b'{')
 }
 
-/// Describes a file that is none of the three kinds, by its format if that is a usual one.
+/// Describes a file that is none of these kinds, by its format if that is a usual one.
 fn something_else(start: &[u8]) -> String {
-    let known: [(&[u8], &str); 4] = [
+    let known: [(&[u8], &str); 3] = [
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-        (b"PAR1", "a Parquet file"),
         (b"\x80", "a Python pickle, which is never run"),
         (b"MATLAB", "a MAT-file"),
     ];
@@ -195,7 +206,7 @@ fn check_header(header: &Header, rest: u64, most: u64) -> Result<(), String> {
     check_memory(rest, most)
 }
 
-fn check_memory(bytes: u64, most: u64) -> Result<(), String> {
+pub(super) fn check_memory(bytes: u64, most: u64) -> Result<(), String> {
     if bytes <= most {
         return Ok(());
     }

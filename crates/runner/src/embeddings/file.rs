@@ -22,7 +22,7 @@ pub const LABEL_NAMES: [&str; 6] = [LABELS, "label", "targets", "target", "y", "
 /// Usual names of arrays of sources, with the same rule.
 pub const SOURCE_NAMES: [&str; 4] = ["sources", "source", "cameras", "camera"];
 
-const FILES: &str = "a whole .npz or .npy file of numpy's, or safetensors";
+const FILES: &str = "a whole .npz or .npy file of numpy's, safetensors or Parquet";
 const ARRAYS: &str = "numbers or words, whole, that fit in memory";
 
 /// Opens a regular file and returns its length. Reading anything else may never end.

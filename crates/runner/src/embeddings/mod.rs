@@ -1,8 +1,8 @@
 //! Files of embeddings and labels: those that a run writes for each split, and those of other programs.
 //!
 //! A run writes safetensors with `embeddings` (n, D; f32) and `labels` (n; u32), in the order of the split.
-//! [`read`] accepts any safetensors, numpy's archives (`numpy.savez(FILE, embeddings=..., labels=...)`) and
-//! numpy's plain files, with the labels in the same file or in another. The bytes of a file decide its
+//! [`read`] accepts any safetensors, numpy's archives (`numpy.savez(FILE, embeddings=..., labels=...)`),
+//! numpy's plain files and columns of Parquet, with the labels in the same file or in another. The bytes of a file decide its
 //! format, not its name. Only the arrays that are needed are read; others in the file may hold anything.
 
 mod array;
@@ -13,6 +13,7 @@ mod in_memory;
 mod labels;
 mod numpy;
 mod origin;
+mod parquet;
 mod problem;
 mod rows;
 

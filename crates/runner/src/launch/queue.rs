@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use invaspread_data::{DataConfig, DataState, Dataset};
+use invaspread_data::{DataConfig, DataError, DataState, Dataset};
 use serde_json::json;
 
 use super::dataset_cache::DatasetCache;
@@ -148,6 +148,7 @@ impl Queue<'_> {
             Err(LaunchError::Record(RecordError::Busy { owner, .. })) => {
                 return Attempt::Busy(owner.map(|owner| *owner));
             }
+            Err(LaunchError::Data(DataError::Stopped { .. })) => (End::Stopped { epoch: 0, step: 0 }, None),
             Err(error) => (End::Failed { message: error.to_string() }, None),
         };
         let (id, folder) = (run.id(), run.layout(self.root).folder().to_path_buf());
@@ -221,6 +222,9 @@ impl Queue<'_> {
         let done_before = self.epochs_before(run, directory)?;
         let ended = self.train_and_finish(run, directory, done_before);
         let (state, message) = match &ended {
+            Err(error @ LaunchError::Data(DataError::Stopped { .. })) => {
+                (State::Interrupted, error.to_string())
+            }
             Ok((End::Stopped { epoch, step }, _)) => {
                 (State::Interrupted, format!("stopped after {epoch} epochs and {step} steps"))
             }

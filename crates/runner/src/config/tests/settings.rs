@@ -90,6 +90,27 @@ fn a_range_of_shards_that_the_shell_expanded_is_told() {
 }
 
 #[test]
+fn a_setting_of_another_data_set_is_refused() {
+    for (set, setting) in [
+        ("cifar10", "data.folder.path=/images"),
+        ("folder", "data.webdataset.train=a.tar"),
+        ("webdataset", "data.synthetic.train=7"),
+    ] {
+        let told = error(&[&format!("dataset={set}"), setting]);
+        let (key, _) = setting.split_once('=').unwrap();
+        assert!(
+            told.contains(&format!("`{key}`")) && told.contains(&format!("the data set is {set}")),
+            "{told}"
+        );
+        assert!(told.contains("dataset=NAME"), "{told}");
+    }
+    assert_eq!(
+        config(&["dataset=folder", "data.folder.path=/images"]).data.folder.path,
+        Some("/images".into())
+    );
+}
+
+#[test]
 fn keys_are_unset_by_null_or_nothing() {
     for argument in ["data.subset=null", "data.subset=", "data.subset= null "] {
         let resolved = resolve(&overrides(&["profile=quick", argument])).unwrap();
@@ -186,13 +207,14 @@ fn paths_are_paths_whatever_they_look_like() {
         "-x",
         "nan",
     ] {
-        let one = config(&[&format!("data.root={text}"), &format!("data.folder.path={text}")]);
+        let one =
+            config(&["dataset=folder", &format!("data.root={text}"), &format!("data.folder.path={text}")]);
         assert_eq!((one.data.root, one.data.folder.path), (Some(text.into()), Some(text.into())));
         let flags = [Override::path("--runs", "runs.root", Path::new(text)).unwrap()];
         assert_eq!(resolve(&flags).unwrap().config.runs.root, Path::new(text));
     }
     let home = std::env::home_dir().unwrap();
-    let one = config(&["runs.root=~/x", "data.cache=~", "data.folder.path=./~"]);
+    let one = config(&["dataset=folder", "runs.root=~/x", "data.cache=~", "data.folder.path=./~"]);
     assert_eq!((one.runs.root, one.data.cache), (home.join("x"), Some(home.clone())));
     assert_eq!(one.data.folder.path, Some("./~".into()));
     let told = error(&["data.root=~you/x"]);

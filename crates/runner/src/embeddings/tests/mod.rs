@@ -6,6 +6,7 @@
     reason = "a test fails by panicking; the values compared are exact"
 )]
 
+mod columns;
 mod damage;
 mod elements;
 mod narrowing;
