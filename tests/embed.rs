@@ -123,6 +123,18 @@ fn every_format_holds_the_rows_that_evaluate_measures() {
     let (of_parquet, _) = done(folder.path(), &["measure", "e.parquet"]);
     assert_eq!(metrics(&of_npz), metrics(&of_parquet));
     assert!(of_parquet.contains("e.parquet: embedding float32 (8, 6), label |S3 (8,)"), "{of_parquet}");
+    // A bit of the numbers that has changed is found.
+    let whole = fs::read(at("e.parquet")).unwrap();
+    let mut found = 0;
+    for place in (4..whole.len() / 2).step_by(7) {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 1;
+        fs::write(at("damaged.parquet"), &damaged).unwrap();
+        let (code, out, err) = invaspread(folder.path(), &["measure", "damaged.parquet"]);
+        assert!(code == Some(1) || metrics(&out) == metrics(&of_parquet), "{place}: {out}");
+        found += usize::from(err.contains("BLAKE3 digest"));
+    }
+    assert!(found > 5, "{found}");
     // Without that data set the images go into the transform as they are.
     done(folder.path(), &["embed", "w", "own/test", "--out", "plain.npz"]);
     assert!(read(&at("plain.npz")).0 != measured);

@@ -898,6 +898,56 @@ fn k_means_begins_and_ends_as_it_is_told() {
 }
 
 #[test]
+fn a_request_that_measures_nothing_is_refused() {
+    let folder = empty();
+    let at = folder.path();
+    noisy(at, "good.npy", 8.0);
+    let never = "eval.retrieval.clustering=never";
+    refused(at, &of(&["--metrics", "nmi", never]), 2, &["`--metrics nmi`", "clustering is never"]);
+    refused(
+        at,
+        &of(&[never, "eval.retrieval.kmeans_restarts=3"]),
+        2,
+        &["kmeans_restarts=3", "clustering is never"],
+    );
+    assert!(!done(at, &of(&[never])).contains("NMI"));
+    refused(
+        at,
+        &of(&["--metrics", "shape,hubness", "--against", "good.npy"]),
+        2,
+        &["`--against`", "row by row"],
+    );
+    put(at, "one.npy", &[[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]);
+    fs::write(at.join("one.txt"), "3\n").unwrap();
+    let one = [
+        "measure",
+        "one.npy",
+        "--labels",
+        "one.txt",
+        "--gallery",
+        "good.npy",
+        "--gallery-labels",
+        "labels.txt",
+    ];
+    refused(
+        at,
+        &[&one[..], &["--metrics", "all"]].concat(),
+        2,
+        &["one.npy holds one row", "leave `shape` out"],
+    );
+    refused(
+        at,
+        &of(&["--as", "pytorch-metric-learning", "--fmr", "0.1"]),
+        2,
+        &["metrics of `--as pytorch-metric-learning`"],
+    );
+    // A profile is of runs, and changes nothing here.
+    let nmi =
+        |more: &[&str]| metric(&json(at, &of(&[&["--metrics", "nmi"], more].concat())), "nmi_arithmetic");
+    assert_eq!(nmi(&[]), nmi(&["--profile", "quick"]));
+}
+
+#[test]
 fn a_protocol_that_does_not_fit_is_refused() {
     let folder = empty();
     let at = folder.path();

@@ -69,6 +69,7 @@ mod output;
 mod packing;
 mod panics;
 mod progress;
+mod table_file;
 
 use anyhow::Context;
 use arguments::{Arguments, Command};
@@ -172,7 +173,7 @@ fn with_visible_arguments(answer: clap::Error) -> clap::Error {
 /// Starts the threads of a command that computes, and warns if there are fewer than there should be.
 fn start_threads(command: &Command) -> Result<(), Failure> {
     let wanted = match command {
-        Command::Config(_) | Command::Completions(_) => return Ok(()),
+        Command::Config(_) | Command::Runs(_) | Command::Completions(_) => return Ok(()),
         Command::Bench(arguments) => arguments.threads,
         _ => None,
     };
@@ -204,6 +205,7 @@ fn obey(command: Command) -> Result<(), Failure> {
         Command::Evaluate(arguments) => commands::evaluate(&arguments),
         Command::Embed(arguments) => commands::embed(&arguments),
         Command::Measure(arguments) => commands::measure(&arguments),
+        Command::Runs(command) => commands::runs(&command),
         Command::Weights(command) => commands::weights(&command),
         Command::Data(command) => commands::data(&command),
         Command::Config(command) => commands::config(&command),

@@ -65,6 +65,7 @@ mod tests {
         }
         assert_eq!(said.lines().filter(|line| line.starts_with("error:")).count(), 1, "{said}");
         assert!(!said.contains("panics::"), "no backtrace that nobody asked for: {said}");
-        assert!(panicking("1").contains("panics::"), "a backtrace for who asks");
+        // A program without symbols has frames without names.
+        assert!(panicking("1").lines().count() > said.lines().count() + 5, "a backtrace for who asks");
     }
 }

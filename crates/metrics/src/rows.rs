@@ -80,7 +80,7 @@ impl<'a> Rows<'a> {
     pub(crate) fn common_offset(&self) -> Option<Vec<f32>> {
         let squares: Vec<f64> = self.values.par_chunks(self.dim).map(|row| exact_product(row, row)).collect();
         let longest = squares.iter().copied().fold(0.0, f64::max);
-        if self.is_empty() || longest > LONGEST {
+        if self.is_empty() {
             return None;
         }
         let mean: Vec<f32> = self.column_means().into_iter().map(|m| m as f32).collect();

@@ -54,6 +54,19 @@ impl Layout {
         Ok(folders(&group)?.into_iter().map(Self::of).collect())
     }
 
+    /// Returns the layout of each folder in a folder under `root` (`runs.root`), ordered by name: of all runs, and of
+    /// whatever else lies there.
+    ///
+    /// # Errors
+    /// Returns `Io`, which names the path, if the file system refuses.
+    pub fn all(root: &Path) -> Result<Vec<Self>, RecordError> {
+        let mut all = Vec::new();
+        for group in folders(root)? {
+            all.extend(folders(&group)?.into_iter().map(Self::of));
+        }
+        Ok(all)
+    }
+
     /// Returns the run's folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -8,7 +8,6 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::json::{parse_json, write_json};
-use super::layout::folders;
 use super::version::first_format;
 use super::{FORMAT, Layout, MetricSummary, RecordError, log};
 
@@ -209,13 +208,10 @@ impl RunRecord {
 /// is missing without notice would be wrong.
 pub fn load_records(root: &Path) -> Result<Vec<StoredRecord>, RecordError> {
     let mut records = Vec::new();
-    for group in folders(root)? {
-        for folder in folders(&group)? {
-            let layout = Layout::of(folder);
-            let path = layout.record();
-            if path.try_exists().map_err(RecordError::io("read", &path))? {
-                records.push(StoredRecord { record: RunRecord::read(&layout)?, layout });
-            }
+    for layout in Layout::all(root)? {
+        let path = layout.record();
+        if path.try_exists().map_err(RecordError::io("read", &path))? {
+            records.push(StoredRecord { record: RunRecord::read(&layout)?, layout });
         }
     }
     Ok(records)

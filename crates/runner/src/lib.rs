@@ -13,6 +13,7 @@ pub mod launch;
 pub mod machine;
 pub mod memory;
 pub mod methods;
+pub mod runs;
 #[cfg(feature = "cuda")]
 mod self_check;
 pub mod settings;

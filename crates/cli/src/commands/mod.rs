@@ -17,6 +17,7 @@ mod origin;
 mod report;
 #[cfg(feature = "report")]
 mod reproduce;
+mod runs;
 mod spread;
 mod train;
 mod weights;
@@ -34,6 +35,7 @@ pub(crate) use measure::measure;
 pub(crate) use report::report;
 #[cfg(feature = "report")]
 pub(crate) use reproduce::reproduce;
+pub(crate) use runs::runs;
 pub(crate) use train::train;
 pub(crate) use weights::weights;
 

@@ -17,6 +17,15 @@ const MEASURES: [(&str, &str, usize); 6] = [
     ("spread", "Spread", 2),
 ];
 
+/// Those of the projected rows.
+const PROJECTED: [(&str, &str, usize); 5] = [
+    ("projection_effective_rank", "Effective rank", 1),
+    ("projection_rank_share", "of the largest", 2),
+    ("projection_rankme", "RankMe", 1),
+    ("projection_uniformity", "Uniformity", 2),
+    ("projection_spread", "Spread", 2),
+];
+
 /// Writes the table, with the figure `rank` of ranks by epoch; nothing if no run measured a shape.
 pub(crate) fn write(text: &mut String, section: &Section<'_>, rank: Option<&str>) {
     if section.runs.iter().all(|run| run.shape.is_empty()) {
@@ -26,21 +35,7 @@ pub(crate) fn write(text: &mut String, section: &Section<'_>, rank: Option<&str>
     if let Some(rank) = rank {
         line(text, &format!("![Effective rank by epoch]({0}.png)\n\n[SVG]({0}.svg)\n", link(rank)));
     }
-    let heads: Vec<&str> = MEASURES.iter().map(|(_, head, _)| *head).collect();
-    line(text, &format!("| Row | {} |", heads.join(" | ")));
-    line(text, &format!("|---|{}", "---:|".repeat(heads.len())));
-    for row in &section.rows {
-        let of_row: Vec<&Run> = section.runs.iter().copied().filter(|run| run.record.row == *row).collect();
-        let cell = |(name, _, digits): &(&str, &str, usize)| {
-            let last = |run: &&Run| run.shape.get(*name)?.last().map(|point| point.value);
-            let values: Vec<f64> = of_row.iter().filter_map(last).collect();
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            // Without a value there is no mean.
-            if values.is_empty() { "–".to_owned() } else { format!("{mean:.digits$}") }
-        };
-        let cells: Vec<String> = MEASURES.iter().map(cell).collect();
-        line(text, &format!("| {} | {} |", own_label(section, row), cells.join(" | ")));
-    }
+    table(text, section, &MEASURES);
     line(
         text,
         &format!(
@@ -51,6 +46,37 @@ pub(crate) fn write(text: &mut String, section: &Section<'_>, rank: Option<&str>
             caption::measured(section.setting)
         ),
     );
+    if section.runs.iter().any(|run| run.shape.contains_key(PROJECTED[0].0)) {
+        line(
+            text,
+            "The same of the projected rows, which the loss compares, for methods with a projector:\n",
+        );
+        table(text, section, &PROJECTED);
+        text.push('\n');
+    }
+}
+
+/// Writes a table of `measures`, with a line for each row of the suite that has one of them.
+fn table(text: &mut String, section: &Section<'_>, measures: &[(&str, &str, usize)]) {
+    let heads: Vec<&str> = measures.iter().map(|(_, head, _)| *head).collect();
+    line(text, &format!("| Row | {} |", heads.join(" | ")));
+    line(text, &format!("|---|{}", "---:|".repeat(heads.len())));
+    for row in &section.rows {
+        let of_row: Vec<&Run> = section.runs.iter().copied().filter(|run| run.record.row == *row).collect();
+        let has = |(name, ..): &(&str, &str, usize)| of_row.iter().any(|run| run.shape.contains_key(*name));
+        if !measures.iter().any(has) {
+            continue;
+        }
+        let cell = |(name, _, digits): &(&str, &str, usize)| {
+            let last = |run: &&Run| run.shape.get(*name)?.last().map(|point| point.value);
+            let values: Vec<f64> = of_row.iter().filter_map(last).collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            // Without a value there is no mean.
+            if values.is_empty() { "–".to_owned() } else { format!("{mean:.digits$}") }
+        };
+        let cells: Vec<String> = measures.iter().map(cell).collect();
+        line(text, &format!("| {} | {} |", own_label(section, row), cells.join(" | ")));
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +103,15 @@ mod tests {
         // Ten epochs: 20 (1 + 0.1 * 10) = 40 for the other seed.
         assert!(text.contains("| 45.0 | 0.40 | 30.0 | -3.00 | 0.600 | 0.80 |"), "{text}");
         assert!(text.contains("rank.png"), "{text}");
+        assert!(!text.contains("projected rows"), "{text}");
+        // One method has a projector.
+        let first = runs.iter_mut().find(|run| run.record.row == "invaspread").unwrap();
+        let of_rows = first.shape["effective_rank"].clone();
+        first.shape.insert("projection_effective_rank".into(), of_rows);
+        let text = written(&runs);
+        let (_, projected) = text.split_once("projected rows").unwrap();
+        assert!(projected.contains("| 50.0 | – | – | – | – |"), "{projected}");
+        assert_eq!(projected.matches("\n| ").count(), 2, "a head and a row: {projected}");
         let unmeasured = fake::quick_runs(&[0]);
         assert_eq!(written(&unmeasured), "");
     }

@@ -58,3 +58,4 @@ pub use sections::{
 pub use size::Work;
 pub use suite::{Beside, GalleryFigure, Row, Suite};
 pub use sweep::{Room, Sweep, plan_runs};
+pub(crate) use tables::{leaves, lookup};

@@ -1,7 +1,7 @@
 //! TOML tables by dotted keys (`optim.lr`).
 
 /// Returns the dotted keys of all values that are not tables, in alphabetical order.
-pub(super) fn leaves(table: &toml::Table) -> Vec<String> {
+pub(crate) fn leaves(table: &toml::Table) -> Vec<String> {
     let mut keys = Vec::new();
     for (key, value) in table {
         match value {
@@ -16,7 +16,7 @@ pub(super) fn leaves(table: &toml::Table) -> Vec<String> {
 }
 
 /// Returns the value of a dotted key.
-pub(super) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
+pub(crate) fn lookup<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
     let (first, rest) = key.split_once('.').map_or((key, None), |(first, rest)| (first, Some(rest)));
     match (table.get(first)?, rest) {
         (value, None) => Some(value),

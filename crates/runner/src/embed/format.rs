@@ -22,6 +22,7 @@ use parquet::basic::Compression;
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
@@ -32,6 +33,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::EmbedError;
 use super::part::{Batch, Part};
+use crate::embeddings::{add_word, digest_key};
 
 /// A format, by the ending of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,6 +251,7 @@ fn parquet_to(file: &mut File, part: &Part) -> Result<(), ParquetError> {
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
     let mut held = Batch::default();
+    let mut digests = Digests::default();
     let mut failed = None;
     let read = part.each(&mut |mut batch| {
         held.names.append(&mut batch.names);
@@ -256,6 +259,7 @@ fn parquet_to(file: &mut File, part: &Part) -> Result<(), ParquetError> {
         held.rows.append(&mut batch.rows);
         if held.names.len() >= ROW_GROUP {
             let rows = std::mem::take(&mut held);
+            digests.add(&rows, summary.has_words);
             if let Err(error) = writer.next_row_group().and_then(|group| row_group(group, &rows, part)) {
                 failed = Some(error);
                 return Err(io::ErrorKind::Other.into());
@@ -268,10 +272,39 @@ fn parquet_to(file: &mut File, part: &Part) -> Result<(), ParquetError> {
     }
     read?;
     if !held.names.is_empty() {
+        digests.add(&held, summary.has_words);
         row_group(writer.next_row_group()?, &held, part)?;
+    }
+    for (column, digest) in [("embedding", &digests.rows), ("label", &digests.labels)] {
+        let value = digest.finalize().to_hex().to_string();
+        writer.append_key_value_metadata(KeyValue::new(digest_key(column), value));
     }
     writer.close()?;
     Ok(())
+}
+
+/// The digests of the columns that `measure` reads, since the format's writer makes no checksums.
+#[derive(Default)]
+struct Digests {
+    rows: blake3::Hasher,
+    labels: blake3::Hasher,
+}
+
+impl Digests {
+    /// Adds rows, whose labels are written as words if `has_words` says so.
+    fn add(&mut self, batch: &Batch, has_words: bool) {
+        for value in &batch.rows {
+            self.rows.update(&value.to_le_bytes());
+        }
+        for label in batch.labels.iter().flatten() {
+            match label {
+                SampleLabel::Number(number) if !has_words => {
+                    self.labels.update(&number.to_le_bytes());
+                }
+                label => add_word(&mut self.labels, label.to_string().as_bytes()),
+            }
+        }
+    }
 }
 
 fn row_group(

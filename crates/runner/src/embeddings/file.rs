@@ -58,6 +58,11 @@ impl<'a> ArrayFile<'a> {
         matches!(self.container, Container::Npy { .. })
     }
 
+    /// Returns whether the file holds an array of that name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.container.names().iter().any(|found| found == name)
+    }
+
     /// Returns the name of the array for `role`: `asked`, or else one of the usual names; `None` if the only
     /// array has no name.
     pub(super) fn find(

@@ -34,6 +34,7 @@ pub use file::{EMBEDDING_NAMES, LABEL_NAMES, SOURCE_NAMES};
 pub use in_memory::InMemory;
 pub use labels::{Classes, ClassesError, Labels};
 pub use origin::{ArrayOrigin, Origin};
+pub(crate) use parquet::{add_word, digest_key};
 pub use rows::{RowFacts, Scaling};
 
 #[cfg(any(test, feature = "fuzzing"))]
@@ -173,7 +174,13 @@ fn embedded(
 /// Returns an error that names the file, what was found and what was expected.
 pub fn read_sources(embeddings: &Path, given: &str) -> Result<(Labels, ArrayOrigin), EmbeddingsError> {
     let most = memory::free().unwrap_or(u64::MAX);
-    if Path::new(given).exists() {
+    let is_file = Path::new(given).is_file();
+    if is_file && ArrayFile::open(embeddings, most).is_ok_and(|file| file.has(given)) {
+        let found = format!("an array {given:?}, and beside it there is a file of that name");
+        let expected = format!("one of them; ./{given} names the file, and without it the array is read");
+        return Err(Problem::new(found, expected).of(embeddings));
+    }
+    if is_file {
         return read_labels(Path::new(given), Role::Sources, None, most);
     }
     let mut file = ArrayFile::open(embeddings, most)?;

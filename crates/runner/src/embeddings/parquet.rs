@@ -1,7 +1,8 @@
 //! Columns of a Parquet file as arrays: a column of lists of one length is a table of numbers, a column of numbers or words is a list.
 //!
 //! The file is held in memory whole. Lists may be of a fixed length or not, as pyarrow, polars and pandas write them; a null, or a list of
-//! another length than the first, is an error that names its row. Dates, decimals and structs are no arrays.
+//! another length than the first, is an error that names its row. Dates, decimals and structs are no arrays. Checksums of pages are
+//! compared where a file has them, and so are the digests of columns that `invaspread embed` writes.
 
 use bytes::Bytes;
 use invaspread_data::{codec_not_built_in, guarded};
@@ -17,6 +18,20 @@ use super::container::check_memory;
 
 /// The first bytes of such a file.
 pub(super) const MAGIC: &[u8] = b"PAR1";
+
+/// What comes before the name of a column in the key of its digest, in the file's metadata.
+const DIGEST: &str = "invaspread.blake3.";
+
+/// Returns the key of the digest of a column.
+pub(crate) fn digest_key(column: &str) -> String {
+    format!("{DIGEST}{column}")
+}
+
+/// Adds a word to the digest of a column: its length and its bytes.
+pub(crate) fn add_word(digest: &mut blake3::Hasher, word: &[u8]) {
+    digest.update(&(word.len() as u64).to_le_bytes());
+    digest.update(word);
+}
 
 /// Rows that are read together.
 const TOGETHER: usize = 4096;
@@ -97,10 +112,16 @@ impl ParquetFile {
     /// Returns what was found instead.
     pub(super) fn array(&self, name: &str, most: u64) -> Option<Result<Array, String>> {
         let column = self.column(name)?;
-        Some(self.read(&column, most))
+        Some(self.read(name, &column, most))
     }
 
-    fn read(&self, column: &Column, most: u64) -> Result<Array, String> {
+    /// Returns the digest that the file gives of a column.
+    fn digest(&self, name: &str) -> Option<&str> {
+        let pairs = self.0.metadata().file_metadata().key_value_metadata()?;
+        pairs.iter().find(|pair| pair.key == digest_key(name))?.value.as_deref()
+    }
+
+    fn read(&self, name: &str, column: &Column, most: u64) -> Result<Array, String> {
         let Column { leaf, header, is_list } = column;
         if let Kind::Other(name) = &header.element.kind {
             return Err(format!(
@@ -117,10 +138,18 @@ impl ParquetFile {
             ));
         }
         check_memory(header.bytes().map_or(u64::MAX, |bytes| bytes as u64), most)?;
-        let mut content = Content::new(header, *is_list);
+        let mut content = Content::new(*is_list);
         for group in 0..groups.len() {
             let reader = checked(|| self.0.get_row_group(group)?.get_column_reader(*leaf))?;
             content.add(reader)?;
+        }
+        if let Some(expected) = self.digest(name) {
+            let found = content.digest();
+            if found != expected {
+                return Err(format!(
+                    "numbers or words with the BLAKE3 digest {found}, where it says {expected}: the file is damaged"
+                ));
+            }
         }
         content.finish(header.clone(), most)
     }
@@ -169,15 +198,23 @@ struct Content {
     /// The bytes of all numbers.
     numbers: Vec<u8>,
     words: Vec<ByteArray>,
-    /// The length of each list; `None` where the column has none.
+    is_list: bool,
+    /// The length of the first list.
     length: Option<usize>,
     rows: usize,
 }
 
 impl Content {
-    fn new(header: &Header, is_list: bool) -> Self {
-        let length = is_list.then(|| header.shape.get(1).copied().unwrap_or_default());
-        Self { numbers: Vec::new(), words: Vec::new(), length, rows: 0 }
+    fn new(is_list: bool) -> Self {
+        Self { numbers: Vec::new(), words: Vec::new(), is_list, length: None, rows: 0 }
+    }
+
+    /// Returns the digest of all values.
+    fn digest(&self) -> String {
+        let mut digest = blake3::Hasher::new();
+        digest.update(&self.numbers);
+        self.words.iter().for_each(|word| add_word(&mut digest, word.data()));
+        digest.finalize().to_hex().to_string()
     }
 
     fn add(&mut self, reader: ColumnReader) -> Result<(), String> {
@@ -228,38 +265,39 @@ impl Content {
 
     /// Checks that `records` rows without a null were read, and that their lists have one length.
     fn check(
-        &self,
+        &mut self,
         repeated: &[i16],
         defined: &[i16],
         [records, found, levels]: [usize; 3],
     ) -> Result<(), String> {
-        let begins =
-            |level: usize| self.length.is_none() || repeated.get(level).is_none_or(|&level| level == 0);
+        let begins = |level: usize| !self.is_list || repeated.get(level).is_none_or(|&level| level == 0);
         if found != levels {
             // The level of a value is the highest; that of a null, or of an empty list, is lower.
             let whole = defined.iter().copied().max().unwrap_or_default();
-            let place = if found == 0 {
-                0
-            } else {
-                defined.iter().position(|&level| level < whole).unwrap_or_default()
-            };
+            let below = defined.iter().position(|&level| level < whole).unwrap_or_default();
+            let place = if found == 0 { 0 } else { below };
             let row = self.rows + (0..=place).filter(|&level| begins(level)).count() - 1;
-            let what = if self.length.is_some() { "a null or an empty list" } else { "a null" };
+            let what = if self.is_list { "a null or an empty list" } else { "a null" };
             return Err(format!("{what} in row {row}, counted from 0"));
         }
-        let Some(length) = self.length else { return Ok(()) };
-        let starts: Vec<usize> = (0..levels).filter(|&level| begins(level)).chain([levels]).collect();
-        let lengths = starts.windows(2).map(|ends| ends[1] - ends[0]);
-        match lengths.enumerate().find(|&(_, own)| own != length) {
-            Some((row, own)) => Err(format!(
-                "a list of {own} in row {}, counted from 0, where the mean length is {length}: lists of several lengths",
-                self.rows + row
-            )),
-            None if starts.len() != records + 1 => {
-                Err("a damaged Parquet file (its rows do not begin with lists)".to_owned())
-            }
-            None => Ok(()),
+        if !self.is_list {
+            return Ok(());
         }
+        let starts: Vec<usize> = (0..levels).filter(|&level| begins(level)).chain([levels]).collect();
+        if starts.len() != records + 1 {
+            return Err("a damaged Parquet file (its rows do not begin with lists)".to_owned());
+        }
+        for (row, ends) in starts.windows(2).enumerate() {
+            let own = ends[1] - ends[0];
+            let length = *self.length.get_or_insert(own);
+            if own != length {
+                let row = self.rows + row;
+                return Err(format!(
+                    "a list of {own} in row {row}, counted from 0, where row 0 has one of {length}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn finish(self, mut header: Header, most: u64) -> Result<Array, String> {
@@ -268,6 +306,9 @@ impl Content {
                 "a damaged Parquet file ({} rows, where it says {})",
                 self.rows, header.shape[0]
             ));
+        }
+        if let Some(length) = self.length {
+            header.shape[1] = length;
         }
         if header.element.kind != Kind::Bytes {
             return Ok(Array { header, bytes: self.numbers });

@@ -221,7 +221,8 @@ pub fn measure(
         }
         findings.linear = linear(recipe, test, gallery, true)?;
     } else if selection.has(Metric::Clusters) {
-        findings.clusters = clusters(recipe, test, recipe.epochs, true)?;
+        // No epoch: the draws of k-means depend on the seed alone, and not on a run's length.
+        findings.clusters = clusters(recipe, test, 0, true)?;
     }
     findings.more = MoreFindings::of(recipe, selection, &lookup)?;
     Ok(findings)

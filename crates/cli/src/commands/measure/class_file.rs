@@ -1,68 +1,34 @@
 //! The table of classes: its rows, and the file of CSV or JSON that `--per-class FILE` writes.
 
 use crate::failure::Failure;
-use anyhow::{Context, anyhow};
+use crate::table_file::{Format, TableFile, quoted};
+use anyhow::Context;
 use invaspread_runner::embeddings::Labels;
 use invaspread_runner::engine::ClassScores;
-use invaspread_runner::record::write_atomically;
 use serde_json::{Map, Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How such a file begins: what marks one that may be written again.
 const CSV_HEAD: &str = "class,rows,";
 const JSON_HEAD: &str = "{\n  \"per_class\"";
 
-/// A file to write.
-pub(super) struct ClassFile {
-    path: PathBuf,
-    is_json: bool,
+/// Returns the file to write at `path`.
+///
+/// # Errors
+/// Returns an error of usage that names the file.
+pub(super) fn file(path: &Path) -> Result<TableFile, Failure> {
+    TableFile::new(path, "classes", [CSV_HEAD, JSON_HEAD])
 }
 
-impl ClassFile {
-    /// Checks the ending of `path`, that its folder exists, and that no other file is there.
-    ///
-    /// # Errors
-    /// Returns an error of usage that names the file.
-    pub(super) fn new(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
-        let is_json = match ending.as_str() {
-            "csv" => false,
-            "json" => true,
-            _ => {
-                return Err(Failure::Usage(anyhow!(
-                    "failed to write the classes to {shown}: found the ending {ending:?}, expected .csv or .json; name such a file"
-                )));
-            }
-        };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            return Err(Failure::Usage(anyhow!(
-                "failed to write the classes to {shown}: there is no folder {}; make it, or name another file",
-                folder.display()
-            )));
-        }
-        let Ok(there) = std::fs::metadata(path) else { return Ok(Self { path: path.to_owned(), is_json }) };
-        let head = if is_json { JSON_HEAD } else { CSV_HEAD };
-        if there.is_file() && std::fs::read(path).is_ok_and(|bytes| bytes.starts_with(head.as_bytes())) {
-            return Ok(Self { path: path.to_owned(), is_json });
-        }
-        Err(Failure::Usage(anyhow!(
-            "failed to write the classes to {shown}: there is something of that name which this command did not write; name another file, \
-             or move it away"
-        )))
-    }
-
-    /// Writes the table, whole or not at all; `labels` are the labels of the classes.
-    ///
-    /// # Errors
-    /// Returns an error that names the file if the file system refuses.
-    pub(super) fn write(&self, classes: &[ClassScores], labels: &Labels) -> Result<(), Failure> {
-        let text = if self.is_json { as_json(classes, labels)? } else { as_csv(classes, labels) };
-        write_atomically(&self.path, text.as_bytes())
-            .with_context(|| format!("failed to write the classes to {}", self.path.display()))?;
-        Ok(())
-    }
+/// Writes the table, whole or not at all; `labels` are the labels of the classes.
+///
+/// # Errors
+/// Returns an error that names the file if the file system refuses.
+pub(super) fn write(file: &TableFile, classes: &[ClassScores], labels: &Labels) -> Result<(), Failure> {
+    file.write(&match file.format {
+        Format::Csv => as_csv(classes, labels),
+        Format::Json => as_json(classes, labels)?,
+    })
 }
 
 /// Returns a row of the table for each class, as JSON.
@@ -119,15 +85,6 @@ fn as_csv(classes: &[ClassScores], labels: &Labels) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Returns a cell of CSV (RFC 4180).
-fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", cell.replace('"', "\"\""))
-    } else {
-        cell.to_owned()
-    }
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ fn read_all_sources(
     let Some(gallery) = gallery else { return Ok(Some((of_test, None))) };
     let given = match &arguments.gallery_same_source {
         Some(given) => given,
-        None if Path::new(given).exists() => {
+        None if Path::new(given).is_file() => {
             return Err(Failure::Usage(anyhow!(
                 "--same-source {given} is the file of the measured rows: expected --gallery-same-source FILE beside it, the sources of \
                  the gallery's rows"

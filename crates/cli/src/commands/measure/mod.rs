@@ -43,7 +43,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         leaves_out: arguments.same_source_leaves_out,
         per_class: arguments.per_class.is_some(),
     })?;
-    let class_file = arguments.per_class.as_deref().map(class_file::ClassFile::new).transpose()?;
+    let class_file = arguments.per_class.as_deref().map(class_file::file).transpose()?;
     let inputs = files::read(arguments, plan.scaling)?;
     let prepared = Prepared::new(plan, inputs)?;
     for text in prepared.notes() {
@@ -58,7 +58,7 @@ pub(crate) fn measure(arguments: &MeasureArguments) -> Result<(), Failure> {
         note!("note: {text}");
     }
     if let Some(file) = &class_file {
-        file.write(&outcome.per_class(), &outcome.measurement.classes.labels)?;
+        class_file::write(file, &outcome.per_class(), &outcome.measurement.classes.labels)?;
     }
     if arguments.json {
         return Ok(print_json(&outcome.as_json(&json!(arguments.per_class)))?);

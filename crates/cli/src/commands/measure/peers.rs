@@ -8,7 +8,8 @@
 //! | `dino` | k = 20, temperature 0.07 | of length 1 | kNN | facebookresearch/dino, `eval_knn.py`, whose help says that 20 usually works best (it also prints 10, 100 and 200) |
 //! | `pytorch-metric-learning` | none | of length 1 | R@1, precision@1, MAP@R, R-precision; among themselves NMI and AMI | pytorch-metric-learning 2.9, `AccuracyCalculator` |
 //!
-//! All votes are exp(similarity / temperature). Where these libraries leave ties to `torch.topk` and `torch.sort`, ours
+//! All votes are exp(similarity / temperature), relative to that of the nearest row, so that long rows, with which solo-learn's
+//! exp overflows in f32, have votes too. Where these libraries leave ties to `torch.topk` and `torch.sort`, ours
 //! are decided by the index and the class. solo-learn's cosine does not scale the rows, and while it trains it votes by
 //! Euclidean distance, which `measure` does not. pytorch-metric-learning ranks by the Euclidean distance of the rows as they
 //! are, which is the order here for rows of length 1; its precision_at_1 leaves out queries without a row to find, as

@@ -57,6 +57,7 @@ impl Plan {
         let resolved = resolve_over(None, &overrides)?;
         let selection = selection::of(asked, protocol.as_ref())?;
         settings::check(names, &overrides, has_gallery, &selection)?;
+        settings::check_clustering(asked, &resolved.config)?;
         let unscaled = asked.unscaled || protocol.as_ref().is_some_and(|protocol| protocol.unscaled);
         let units = match (asked.intervals, has_gallery) {
             (Some(Redrawn::None), _) => None,

@@ -10,7 +10,7 @@ use super::{notes, settings};
 use crate::failure::Failure;
 use anyhow::{Context, anyhow};
 use invaspread_runner::embeddings::{Classes, ClassesError, Embedded, Labels};
-use invaspread_runner::engine::{Intervals, MoreIntervals, RetrievalRecipe};
+use invaspread_runner::engine::{Intervals, Metric, MoreIntervals, RetrievalRecipe};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -55,6 +55,23 @@ impl Prepared {
                 names.of("gallery")
             )
             .into());
+        }
+        let selection = &plan.selection;
+        if test.labels.len() < 2 && selection.has(Metric::Shape) {
+            return Err(Failure::Usage(anyhow!(
+                "{} holds one row, and the shape is that of two or more: leave `shape` out of {}",
+                test.origin.embeddings.file.display(),
+                names.of("metrics")
+            )));
+        }
+        let of_sets = [Metric::Hubness, Metric::Shape];
+        if against.is_some() && selection.metrics.iter().all(|metric| of_sets.contains(metric)) {
+            return Err(Failure::Usage(anyhow!(
+                "`{}` changes nothing of what is measured here: hubness and the shape have no difference row by row; leave it out, or add \
+                 another metric to {}",
+                names.of("against"),
+                names.of("metrics")
+            )));
         }
         let sources = sources
             .map(|(test, gallery)| RowSources::new(names, test, gallery, plan.leaves_out))

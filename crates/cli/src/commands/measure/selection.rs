@@ -47,6 +47,13 @@ pub(super) fn of(asked: &Asked, protocol: Option<&Protocol>) -> Result<Selection
     let mut selection = Selection { metrics, nearest_classes: asked.per_class, ..Selection::default() };
     if let Some(rates) = &asked.fmr {
         if !selection.has(Metric::Fnmr) {
+            if let Some(protocol) = protocol {
+                return Err(Failure::Usage(anyhow!(
+                    "`{}` changes nothing of what is measured here: fnmr is not among the metrics of `{}`; leave it out",
+                    names.of("fmr"),
+                    names.with("as", protocol.name)
+                )));
+            }
             return Err(Failure::Usage(anyhow!(
                 "`{}` changes nothing of what is measured here: fnmr is not among {}; leave it out, or add {}",
                 names.of("fmr"),

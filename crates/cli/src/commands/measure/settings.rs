@@ -2,10 +2,12 @@
 //! effect.
 
 use super::names::Names;
+use super::plan::Asked;
+use crate::arguments::MetricName;
 use crate::failure::Failure;
 use anyhow::anyhow;
 use invaspread_runner::config::{Config, ConfigError, Origin, Override, Resolved, resolve_over};
-use invaspread_runner::engine::{Metric, Selection};
+use invaspread_runner::engine::{Metric, Selection, When};
 
 const ALWAYS: [&str; 2] = ["device", "seed"];
 /// Keys for measuring with a gallery.
@@ -77,6 +79,23 @@ pub(super) fn check(
         )));
     }
     Ok(())
+}
+
+/// Refuses NMI by name, and settings of its k-means, where a setting says that rows are never clustered.
+pub(super) fn check_clustering(asked: &Asked, config: &Config) -> Result<(), Failure> {
+    let clustering = config.eval.retrieval.as_ref().map(|retrieval| retrieval.clustering);
+    if clustering != Some(When::Never) {
+        return Ok(());
+    }
+    let kmeans = asked.settings.iter().find(|one| one.key.starts_with("eval.retrieval.kmeans"));
+    let idle = match kmeans {
+        Some(one) => one.argument(),
+        None if asked.metrics.contains(&MetricName::Nmi) => asked.names.with("metrics", "nmi"),
+        None => return Ok(()),
+    };
+    Err(Failure::Usage(anyhow!(
+        "`{idle}` changes nothing of what is measured here: eval.retrieval.clustering is never; leave one of them out"
+    )))
 }
 
 /// Returns a note for each setting without an effect: a chosen file that sets no such key, and a seed if

@@ -75,7 +75,10 @@ impl RowSources {
             }
             SameSource::All => "all rows of its source",
         };
-        format!("{count} source{}: a query leaves out {rows}", if count == 1 { "" } else { "s" })
+        let of = self.arrays.iter().flatten().map(|origin| format!("{}: {origin}", origin.file.display()));
+        let of: Vec<String> = of.collect();
+        let s = if count == 1 { "" } else { "s" };
+        format!("{count} source{s} ({}): a query leaves out {rows}", of.join("; "))
     }
 }
 

@@ -104,7 +104,7 @@ fn what_is_no_table_is_named_with_its_row() {
     let labels = || Longs(vec![1, 2, 3], vec![1, 1, 1]);
     let of_one = || lists(&[&[1.0], &[2.0], &[3.0]]);
     let error = told(labels(), lists(&[&[1.0, 2.0], &[3.0], &[4.0, 5.0, 6.0]]));
-    assert!(error.contains("a list of 1 in row 1") && error.contains("lists of several lengths"), "{error}");
+    assert!(error.contains("a list of 1 in row 1, counted from 0, where row 0 has one of 2"), "{error}");
     // The second list is null: it has one level, as a list of one.
     let error = told(labels(), Floats(vec![1.0, 3.0], vec![3, 0, 3], vec![0, 0, 0]));
     assert!(error.contains("a null or an empty list in row 1"), "{error}");
