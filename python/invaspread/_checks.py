@@ -85,7 +85,9 @@ def word(value: Any, name: str, expected: str = "a word") -> str:
 
 
 def as_array(value: Any, name: str, expected: str) -> np.ndarray:
-    """Returns what numpy makes of a value."""
+    """Returns what numpy makes of a value, all of whose elements must be there."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: found masked values, expected none; use .filled() or leave the rows out")
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._checks import flag, whole, wrong_type
+from ._checks import as_array, flag, whole, wrong_type
 from ._native import Epoch, Images
 from ._process import enter
 from .views import Views, as_pixels
@@ -51,8 +51,9 @@ class Loader:
             variable TMPDIR chooses its folder.
         views: What is made of each image: `TwoViews`, `MultiCrop`, `OneView` or `Views`.
         batch_size: Images of a batch.
-        labels: One label for each image; they come back with the batches. If `images` is a path, the default is the
-            classes of the images: the numbers of `classes` where they are words, else the numbers in the files.
+        labels: One label for each image, numbers or (with output="numpy") words; they come back with the batches. If
+            `images` is a path, the default is the classes of the images: the numbers of `classes` where they are words,
+            else the numbers in the files.
         seed: The seed of the order and of the views.
         shuffle: Whether each epoch has a new random order.
         drop_last: Whether a last batch that is not full is left out, as training needs.
@@ -63,7 +64,8 @@ class Loader:
             PyTorch convolves fastest and which needs no copy. The shape is (batch, channels, size, size) in
             both cases.
         skip_broken: Whether files that cannot be decoded are left out. Every image is then decoded once when the
-            loader is made; `skipped` counts those left out, and the others are numbered from 0 without gaps.
+            loader is made; `skipped` counts those left out, and the others are numbered from 0 without gaps. Classes keep
+            their numbers, also if one loses all its images, which a sentence in `notes` says.
 
     Raises:
         TypeError, ValueError: If an argument does not fit, or a shard is damaged; the message says what was found and what
@@ -96,10 +98,9 @@ class Loader:
         threads = None if threads is None else whole(threads, "threads", 1, 1024)
         shuffle, drop_last = flag(shuffle, "shuffle"), flag(drop_last, "drop_last")
         channels_last, skip_broken = flag(channels_last, "channels_last"), flag(skip_broken, "skip_broken")
-        if labels is not None and not hasattr(labels, "__len__"):
-            raise wrong_type("labels", labels, "one for each image in a list or an array")
         if output not in ("numpy", "torch"):
             raise ValueError(f'output: found {output!r}, expected "numpy" or "torch"')
+        labels = None if labels is None else _labels(labels, output)
         #: The names of the classes, if they are words; `labels` of a batch are places in this list.
         self.classes: list[str] | None = None
         #: The name of each image, if `images` is a path: the path below a folder, or the key in a shard.
@@ -121,7 +122,8 @@ class Loader:
                     f"labels: found labels beside {self.skipped} images that cannot be decoded, so nobody knows which image"
                     f" a label belongs to; repair or remove these files, the first of which: {self.broken[0]}"
                 )
-            labels = own if labels is None else labels
+            if own is not None:
+                labels = np.asarray(own)
         elif skip_broken:
             raise ValueError("skip_broken: found True for images in memory, expected a path beside it")
         else:
@@ -133,7 +135,7 @@ class Loader:
                 f"batch_size: found {batch_size} for {len(self._images)} images, which fill no batch; expected at most"
                 " the number of images, or drop_last=False"
             )
-        self._labels = None if labels is None else np.asarray(labels)
+        self._labels = labels
         self._make = _torch if output == "torch" else _numpy
         self._channels_last = channels_last
         self._settings = {
@@ -161,7 +163,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         """Begins the next epoch."""
         enter()
-        self.epoch += 1
+        self.epoch = whole(self.epoch + 1, "epoch", 1, 2**32)
         epoch = Epoch(self._images, self.views.groups, epoch=self.epoch, **self._settings)
         return self._batches(epoch)
 
@@ -183,6 +185,22 @@ class Loader:
         return Batch(tuple(views), labels, self._make(index))
 
 
+def _labels(labels: Any, output: str) -> np.ndarray:
+    expected = "one for each image in a list or an array"
+    if hasattr(labels, "detach"):
+        labels = labels.detach().cpu()
+    array = as_array(labels, "labels", expected)
+    if array.ndim == 0:
+        raise wrong_type("labels", labels, expected)
+    if array.ndim > 1:
+        raise ValueError(f"labels: found shape {array.shape}, expected one dimension: one label for each image")
+    if output == "torch" and array.dtype.kind not in "fiub":
+        raise ValueError(
+            f'labels: found an array of {array.dtype}, of which there are no tensors; expected numbers, or output="numpy"'
+        )
+    return array
+
+
 def _one_split(path: str) -> None:
     """Refuses a folder that holds shards for training and others for testing: nobody wants to train on both."""
     for folder in (path, os.path.join(path, "data")):
@@ -201,6 +219,7 @@ def _borrowed(images: Any) -> Images:
     if hasattr(images, "detach"):
         images = images.detach().cpu().numpy()
     if isinstance(images, np.ndarray) and images.ndim == 4:
+        images = as_array(images, "images", "an array (images, height, width, 3)")
         if images.dtype != np.uint8:
             raise ValueError(f"images: found an array of {images.dtype}, expected uint8, 0 to 255")
         return Images.of_one_size(np.ascontiguousarray(images))

@@ -262,12 +262,25 @@ def _array(values: Any, name: str, expected: str) -> np.ndarray:
         if str(values.dtype) == "torch.bfloat16":
             values = values.float()
     array = as_array(values, name, expected)
+    if expected is not _ROWS and array.dtype.kind in "fO" and not hasattr(values, "dtype"):
+        array = _unrounded(array, values, name)
     if array.dtype == object and array.size > 0 and all(isinstance(value, str) for value in array.flat):
         array = array.astype(str)
     if array.dtype.kind not in ("fiub" if expected is _ROWS else "fiubUS"):
         found = f"an array of {array.dtype}" if hasattr(values, "dtype") else kind(values)
         raise TypeError(f"{name}: found {found}, expected {expected}")
     return np.ascontiguousarray(array)
+
+
+def _unrounded(array: np.ndarray, values: Any, name: str) -> np.ndarray:
+    """Returns an array of `values`, of which numpy makes `array`: rounded floats if there are whole numbers from 2**63 on."""
+    each = np.array(values, dtype=object)
+    if each.size == 0 or not all(isinstance(value, (int, np.integer)) for value in each.flat):
+        return array
+    least, most = min(each.flat), max(each.flat)
+    if least < 0 or most >= 2**64:
+        raise ValueError(f"{name}: found whole numbers from {least} to {most}, expected all in int64 or all in uint64")
+    return each.astype(np.uint64)
 
 
 def _table(values: Any, name: str, expected: str) -> tuple[str, tuple[int, ...], bytes]:
@@ -317,7 +330,10 @@ def _rates(fmr: Any) -> list[float] | None:
     if fmr is None:
         return None
     several = isinstance(fmr, (list, tuple)) or getattr(fmr, "ndim", 0) > 0
-    return numbers(fmr, "fmr") if several else [number(fmr, "fmr")]
+    rates = numbers(fmr, "fmr") if several else [number(fmr, "fmr")]
+    if not rates:
+        raise ValueError("fmr: found no rates, expected at least one, such as fmr=[0.001], or None")
+    return rates
 
 
 def _ranks(recall_at: Any) -> list[int]:
@@ -334,8 +350,19 @@ def _word_or_none(value: Any, name: str) -> str | None:
 
 def _names(labels: Any, gallery_labels: Any) -> np.ndarray:
     """Returns the label of each class, in the order of the numbering."""
-    both = (_array(labels, "labels", _LABELS), _array(gallery_labels, "gallery_labels", _LABELS))
-    return np.unique(np.concatenate([array.ravel() for array in both]))
+    both = [np.unique(_array(labels, "labels", _LABELS)), np.unique(_array(gallery_labels, "gallery_labels", _LABELS))]
+    kinds = {array.dtype.kind for array in both}
+    if kinds == {"S", "U"}:
+        # The program has read the bytes as UTF-8.
+        both = [np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array for array in both]
+    # Floats would round whole numbers beside them, and numpy makes floats of int64 beside uint64.
+    if np.result_type(*both).kind == "f" and kinds != {"f"}:
+        numbers = sorted({int(value) for array in both for value in array.tolist()})
+        for dtype in (np.int64, np.uint64):
+            if np.iinfo(dtype).min <= numbers[0] and numbers[-1] <= np.iinfo(dtype).max:
+                return np.array(numbers, dtype)
+        return np.array(numbers, object)
+    return np.unique(np.concatenate(both))
 
 
 def _ends(found: dict[str, Any]) -> dict[str, Any] | tuple[float, float]:
@@ -344,6 +371,12 @@ def _ends(found: dict[str, Any]) -> dict[str, Any] | tuple[float, float]:
 
 
 def _written(value: Any) -> str:
+    """Returns a value as the program reads it after the `=` of a setting."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, (list, tuple, range)):
+        each = (json.dumps(one, ensure_ascii=False) if isinstance(one, str) else _written(one) for one in value)
+        return f"[{', '.join(each)}]"
     return str(value)

@@ -14,6 +14,7 @@ from ._native import Transforms
 
 _MEAN = (0.4914, 0.4822, 0.4465)
 _STD = (0.2023, 0.1994, 0.2010)
+_PARAMETERS = ("current", "torchvision-0.2")
 
 
 def as_pixels(image: Any, name: str = "image") -> np.ndarray:
@@ -48,7 +49,7 @@ class Views:
         blur: `(kernel, least sigma, greatest sigma)` in pixels and one probability for each view, as
             `((23, 0.1, 2.0), [1.0, 0.1])`; `None` leaves it out. The last probability is that of all further
             views.
-        solarize: `(threshold, [probability of each view])`; `None` leaves it out.
+        solarize: `(threshold, [probability of each view])`, with a threshold from 0 to 255; `None` leaves it out.
         flip: The probability that a view is mirrored.
         mean, std: Of each channel, for values from 0 to 1. The defaults are those of CIFAR-10 in the released
             code of InvaSpread.
@@ -79,11 +80,13 @@ class Views:
         std: Sequence[float] = _STD,
         parameters: str = "current",
     ) -> None:
+        if word(parameters, "parameters") not in _PARAMETERS:
+            raise ValueError(f'parameters: found {parameters!r}, expected "current" or "torchvision-0.2"')
         strengths = [0.0] * 4 if jitter is None else numbers(jitter, "jitter", 4)
         brightness, contrast, saturation, hue = strengths
         settings: dict[str, Any] = {
             "size": whole(size, "size", 1, 2**32),
-            "parameters": word(parameters, "parameters"),
+            "parameters": parameters,
             "resized_crop": {"scale": numbers(scale, "scale", 2), "ratio": numbers(ratio, "ratio", 2)},
             "color_jitter": {
                 "brightness": brightness,
@@ -107,7 +110,7 @@ class Views:
         if solarize is not None:
             (threshold,), probability = _pair(solarize, "solarize", "(threshold, [probability, ...])", 1)
             settings["solarize"] = {
-                "threshold": whole(threshold, "solarize", most=2**32),
+                "threshold": whole(threshold, "solarize", most=256),
                 "probability": numbers(probability, "solarize"),
             }
         views = whole(views, "views", 1, 2**16)

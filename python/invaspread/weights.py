@@ -17,7 +17,10 @@ def load_weights(path: str | os.PathLike[str], *, within: str | None = None) -> 
 
     Reads safetensors (also a checkpoint of a run), files of `torch.save` without running code from them, Caffe
     models and HDF5; the content of the file decides, not its name. Runs of invaspread have PyTorch's names.
-    float16 and bfloat16 become float32. A warning names the entries that are not numbers.
+    float16 and bfloat16 become float32; all other types stay, so that whole numbers keep their digits. A warning names the
+    entries that are left out: tensors of booleans, int8, complex numbers and other types than uint8, int16, int32, int64,
+    float16, bfloat16, float32 and float64 (safetensors has uint32 too, HDF5 no int16, int32 and bfloat16), and sparse and
+    quantized tensors.
 
     Args:
         path: The file.

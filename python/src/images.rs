@@ -1,5 +1,6 @@
 //! The images of a loader: arrays of Python, borrowed without a copy, or files, decoded when they are needed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use invaspread_augment::{ImageRef, ImageSource, SourceError, SourceImage};
@@ -94,12 +95,20 @@ impl Images {
             _ => PyValueError::new_err(error.to_string()),
         };
         // Shards are listed, Parquet files are copied, and with `skip_broken` every image is decoded.
-        let (images, broken) = interruptible(py, move || {
+        let (mut images, words, broken) = interruptible(py, move || {
             let mut images = ImageFiles::open(&path, BROKEN).map_err(unopened)?;
+            // Of all images, so that classes keep their numbers where images are left out.
+            let words = words(&images);
             let broken = if skip_broken { images.leave_out_broken() } else { Vec::new() };
-            Ok((images, broken))
+            Ok((images, words, broken))
         })?;
-        let classes = if needs_labels { numbered(&images)? } else { (None, None) };
+        let classes = if needs_labels { numbered(&images, words)? } else { (None, None) };
+        let emptied = emptied(&classes).into_iter().map(|class| {
+            format!(
+                "no image of the class \"{class}\" can be decoded: it keeps its number, and no image has it"
+            )
+        });
+        images.notes.extend(emptied);
         let names = images.names().map(str::to_owned).collect();
         let broken = broken.iter().map(ToString::to_string).collect();
         let told = (names, classes, images.notes.clone(), broken);
@@ -111,9 +120,28 @@ impl Images {
     }
 }
 
-/// Returns the label of each image and the names of the classes. Words are numbered in their order, as by torchvision; numbers stay as
-/// they are.
-fn numbered(images: &ImageFiles) -> PyResult<Classes> {
+/// Returns the classes in their order, or `None` if they are numbers.
+fn words(images: &ImageFiles) -> Option<Vec<String>> {
+    let labels = || images.labels().flatten();
+    if labels().all(|label| matches!(label, SampleLabel::Number(_))) {
+        return None;
+    }
+    let mut words: Vec<String> = labels().map(ToString::to_string).collect();
+    words.sort_unstable();
+    words.dedup();
+    Some(words)
+}
+
+/// Returns the classes that no image has.
+fn emptied((labels, classes): &Classes) -> Vec<&str> {
+    let held: HashSet<i64> = labels.iter().flatten().copied().collect();
+    let numbered = (0..).zip(classes.iter().flatten());
+    numbered.filter(|(number, _)| !held.contains(number)).map(|(_, class)| class.as_str()).collect()
+}
+
+/// Returns the label of each image and the names of the classes. The words `classes` are numbered in their order, as by torchvision;
+/// numbers stay as they are.
+fn numbered(images: &ImageFiles, classes: Option<Vec<String>>) -> PyResult<Classes> {
     let labels: Vec<&SampleLabel> = images.labels().flatten().collect();
     if labels.is_empty() {
         return Ok((None, None));
@@ -126,19 +154,20 @@ fn numbered(images: &ImageFiles) -> PyResult<Classes> {
             images.unlabeled().unwrap_or_default()
         )));
     }
-    let number = |label: &&SampleLabel| match label {
-        SampleLabel::Number(number) => Some(*number),
-        SampleLabel::Word(_) => None,
+    let numbers = match &classes {
+        Some(classes) => {
+            let place = |word: String| classes.partition_point(|class| *class < word) as i64;
+            labels.iter().map(|label| place(label.to_string())).collect()
+        }
+        None => {
+            let number = |label: &&SampleLabel| match label {
+                SampleLabel::Number(number) => Some(*number),
+                SampleLabel::Word(_) => None,
+            };
+            labels.iter().filter_map(number).collect()
+        }
     };
-    if let Some(numbers) = labels.iter().map(number).collect::<Option<Vec<i64>>>() {
-        return Ok((Some(numbers), None));
-    }
-    let words: Vec<String> = labels.iter().map(ToString::to_string).collect();
-    let mut classes = words.clone();
-    classes.sort_unstable();
-    classes.dedup();
-    let place = |word: &String| classes.partition_point(|class| class < word) as i64;
-    Ok((Some(words.iter().map(place).collect()), Some(classes)))
+    Ok((Some(numbers), classes))
 }
 
 /// Returns the bytes of a contiguous array with three channels.

@@ -96,8 +96,7 @@ pub(crate) fn cluster<'py>(
                 "clusters and starts: found {clusters} and {starts}, expected at least 1"
             )));
         }
-        // As scikit-learn's defaults, and as `measure` clusters: its starts are those of the last epoch of a run.
-        let config = invaspread_runner::config::resolve_over(None, &[]).map_err(wrong)?.config;
+        // As scikit-learn's defaults, and as `measure` clusters.
         let kmeans = KMeans {
             clusters,
             iterations: 300,
@@ -105,7 +104,7 @@ pub(crate) fn cluster<'py>(
             restarts: starts,
             seeding: Seeding::PlusPlus,
             seed,
-            epoch: config.recipe().epochs,
+            epoch: 0,
             device: invaspread_tensor::DeviceKind::Cpu,
         };
         let found = kmeans.fit(rows(&test)).map_err(wrong)?;

@@ -74,6 +74,8 @@ fn array<'py>(py: Python<'py>, tensor: &Tensor) -> candle_core::Result<Bound<'py
     match tensor.dtype() {
         DType::F64 => shaped::<f64>(py, tensor),
         DType::I64 => shaped::<i64>(py, tensor),
+        DType::I32 => shaped::<i32>(py, tensor),
+        DType::I16 => shaped::<i16>(py, tensor),
         DType::U32 => shaped::<u32>(py, tensor),
         DType::U8 => shaped::<u8>(py, tensor),
         _ => shaped::<f32>(py, &tensor.to_dtype(DType::F32)?),

@@ -103,6 +103,13 @@ def test_a_damaged_file_is_named_or_left_out(folder):
         in_order(folder, skip_broken=True, labels=range(6))
 
 
+def test_a_class_that_loses_all_its_images_keeps_its_number(folder):
+    (folder / "a-b/3.png").write_bytes(b"no image")
+    loader = in_order(folder, skip_broken=True)
+    assert loader.classes == ["a", "a-b", "z"] and all_of(loader)[1].tolist() == [0, 0, 0, 2, 2]
+    assert any('no image of the class "a-b" can be decoded' in note for note in loader.notes)
+
+
 def test_shards_of_several_splits_are_not_mixed(tmp_path):
     for name in ("train-0.tar", "test-0.tar"):
         with tarfile.open(tmp_path / name, "w") as shard:

@@ -45,6 +45,44 @@ def test_words_are_labels_too():
     assert linear(test, names[labels], train, names[of_train]).predictions[0] in names
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "dtype", "last"),
+    [
+        (np.int64, np.uint64, np.int64, 2**53 + 1),
+        (np.uint64, np.float64, np.int64, 2**54),
+        (np.int16, np.int32, np.int32, 5),
+        (np.float32, np.float64, np.float64, 5),
+    ],
+)
+def test_labels_of_two_types_are_predicted_exactly(ours, theirs, dtype, last):
+    names = np.array([2, 4 if theirs == np.float64 else last - 1, last])
+    assert knn(ROWS[:3], names.astype(ours), ROWS[:3], names.astype(theirs), k=1).predictions.tolist() == names.tolist()
+    assert linear(ROWS[:3], names.astype(ours), ROWS[:3], names.astype(theirs)).predictions.dtype == dtype
+
+
+def test_labels_from_2_to_the_63_on_are_told_apart():
+    names = [1, 2**63, 2**63 + 1]
+    found = knn(ROWS[:3], names, ROWS[:3], names, k=1).predictions
+    assert found.tolist() == names and found.dtype == np.uint64
+    found = knn(ROWS[:3], np.array([-1, 1, 1]), ROWS[:3], np.array(names, np.uint64), k=1).predictions
+    assert found.tolist() == names
+    with pytest.raises(ValueError, match="labels: found whole numbers from -1 to 9223372036854775808, expected all in int64"):
+        measure(ROWS[:3], [1, -1, 2**63])
+
+
+def test_bytes_are_words_beside_words():
+    names = ["\N{LATIN SMALL LETTER E WITH ACUTE}", "a", "z"]
+    found = knn(ROWS[:3], names, ROWS[:3], np.array([name.encode() for name in names]), k=1)
+    assert found.predictions.tolist() == names
+
+
+def test_several_values_of_a_setting_may_be_of_any_kind():
+    rows, labels = groups(60, 3)
+    for ranks in ([1, 10], (1, 10), np.array([1, 10]), [np.int64(1), np.int64(10)], range(1, 11, 9)):
+        found = measure(rows, labels, metrics="retrieval", intervals=False, eval__retrieval__recall_at=ranks)
+        assert {"recall_at_1", "recall_at_10"} <= found["metrics"].keys() and "recall_at_2" not in found["metrics"]
+
+
 def test_retrieval_is_that_of_pytorch_metric_learning():
     accuracy = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
     torch = pytest.importorskip("torch")
@@ -349,6 +387,9 @@ ROWS, LABELS = groups(10, 2)
         (lambda: cluster(ROWS, 0), "clusters and starts"),
         (lambda: linear(ROWS, LABELS, ROWS, LABELS, classifier="tree"), "classifier"),
         (lambda: linear(ROWS, LABELS, ROWS, LABELS, c=0.0), "C"),
+        (lambda: measure(ROWS, LABELS, metrics="fnmr", fmr=[]), "fmr: found no rates, expected at least one"),
+        (lambda: measure(np.ma.masked_less(ROWS, 0), LABELS), r"embeddings: found masked values, expected none; use .filled\(\)"),
+        (lambda: measure(ROWS, np.ma.masked_equal(LABELS, 1)), "labels: found masked values, expected none"),
     ],
 )
 def test_what_cannot_be_measured_is_told(call, told):

@@ -89,6 +89,15 @@ def test_an_epoch_depends_on_its_seed_and_number_alone():
     assert loader.epoch == 1
 
 
+def test_the_last_epoch_that_has_a_number_is_followed_by_an_error():
+    loader = Loader(pictures(2), TwoViews(), 2)
+    loader.set_epoch(2**32 - 1)
+    list(loader)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="epoch: found 4294967296, expected at least 1 and below 4294967296"):
+            iter(loader)
+
+
 def test_images_of_any_size_and_kind_are_taken():
     from PIL import Image
 
@@ -134,7 +143,8 @@ def test_a_loader_can_be_left_in_the_middle_and_by_several_at_once():
     [
         (lambda: TwoViews(jitter=(0.4, 0.4, 0.4, 0.6)), "color_jitter.hue: found 0.6"),
         (lambda: TwoViews(scale=(0.5, 0.2)), "resized_crop.scale"),
-        (lambda: TwoViews(parameters="mine"), "unknown variant `mine`"),
+        (lambda: TwoViews(parameters="mine"), 'parameters: found \'mine\', expected "current" or "torchvision-0.2"'),
+        (lambda: TwoViews(solarize=(300, [0.2])), "solarize: found 300, expected at least 0 and below 256"),
         (lambda: TwoViews(0), "size: found 0"),
         (lambda: Views(views=0), "views: found 0"),
         (lambda: TwoViews()(np.zeros((4, 4, 3), np.float32)), "float32"),
@@ -144,6 +154,10 @@ def test_a_loader_can_be_left_in_the_middle_and_by_several_at_once():
         (lambda: Loader(pictures(2)[..., :2], TwoViews(), 1), r"\[2, 32, 32, 2\]"),
         (lambda: Loader(pictures(2), TwoViews(), 3), "found 3 for 2 images"),
         (lambda: Loader(pictures(2), TwoViews(), 1, labels=[1]), "labels: found 1, expected 2"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, labels=[[1, 2], [3, 4]]), r"labels: found shape \(2, 2\), expected one"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, labels=["a", "b"], output="torch"), "labels: found an array of <U1"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, labels=np.ma.array([1, 2], mask=[0, 1])), "labels: found masked"),
+        (lambda: Loader(np.ma.masked_equal(pictures(2), 7), TwoViews(), 1), "images: found masked values, expected none"),
         (lambda: Loader(pictures(2), 32, 1), "views: found 32"),
         (lambda: TwoViews(-3), "size: found -3"),
         (lambda: TwoViews(grayscale=float("nan")), "NaN"),
@@ -173,6 +187,9 @@ def test_what_cannot_be_used_is_told(make, told):
         (lambda: Loader(5, TwoViews(), 1), "images: found int 5, expected an array"),
         (lambda: Loader(pictures(2), TwoViews(), "1"), "batch_size: found str '1'"),
         (lambda: Loader(pictures(2), TwoViews(), 1, labels=3), "labels: found int 3"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, labels={0: 5, 1: 6}), "labels: found dict, expected one for each"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, labels={5, 6}), "labels: found set, expected one for each"),
+        (lambda: Loader(pictures(2), TwoViews(), 1, labels="ab"), "labels: found str 'ab', expected one for each"),
         (lambda: Loader(pictures(2), TwoViews(), 1, seed=0.5), "seed: found float 0.5"),
         (lambda: Loader(pictures(2), TwoViews(), 1, shuffle="no"), "shuffle: found str 'no', expected True or False"),
         (lambda: Loader(pictures(2), TwoViews(), 1).set_epoch("3"), "epoch: found str '3'"),

@@ -12,9 +12,8 @@ from invaspread import load_weights
 def write_safetensors(path, tensors):
     header, data = {}, b""
     for name, array in tensors.items():
-        kind = {"float32": "F32", "float64": "F64", "float16": "F16", "int64": "I64"}[array.dtype.name]
         header[name] = {
-            "dtype": kind,
+            "dtype": f"{array.dtype.kind.upper()}{8 * array.itemsize}",
             "shape": list(array.shape),
             "data_offsets": [len(data), len(data) + array.nbytes],
         }
@@ -67,6 +66,22 @@ def test_a_tensor_that_is_not_finite_is_named(tmp_path, dtype, value, told):
     write_safetensors(path, tensors)
     with pytest.raises(ValueError, match=f"diverged: conv.weight holds {told}"):
         load_weights(path)
+
+
+def test_whole_numbers_keep_all_their_digits(tmp_path):
+    # 2**24 + 1 is not a float32.
+    tensors = {"ids": np.array([2**24 + 1, -1], np.int32), "short": np.array([[2**15 - 1], [-(2**15)]], np.int16)}
+    write_safetensors(tmp_path / "weights", tensors)
+    read = load_weights(tmp_path / "weights")
+    torch = pytest.importorskip("torch")
+    more = {name: torch.from_numpy(array) for name, array in tensors.items()}
+    torch.save(more | {"mask": torch.tensor([True]), "tiny": torch.tensor([1], dtype=torch.int8)}, tmp_path / "weights.pth")
+    with pytest.warns(UserWarning, match="mask: a tensor of BoolStorage, tiny: a tensor of CharStorage"):
+        of_torch = load_weights(tmp_path / "weights.pth")
+    for found in (read, of_torch):
+        assert found.keys() == tensors.keys()
+        for name, array in tensors.items():
+            assert found[name].dtype == array.dtype and np.array_equal(found[name], array)
 
 
 def test_an_argument_of_another_type_is_named(tmp_path):

@@ -258,9 +258,13 @@ mod tests {
     /// Returns how many labels occur how often.
     fn sizes(labels: &[u32]) -> BTreeMap<u32, u32> {
         let mut times: BTreeMap<u32, u32> = BTreeMap::new();
-        labels.iter().for_each(|&label| *times.entry(label).or_default() += 1);
+        for &label in labels {
+            *times.entry(label).or_default() += 1;
+        }
         let mut of_size = BTreeMap::new();
-        times.into_values().for_each(|size| *of_size.entry(size).or_default() += 1);
+        for size in times.into_values() {
+            *of_size.entry(size).or_default() += 1;
+        }
         of_size
     }
 

@@ -69,9 +69,10 @@ impl FromStr for Filter {
             found.min_by_key(|(at, sign, _)| (*at, 2 - sign.len())).ok_or_else(wrong)?;
         let (key, value) = (text[..at].trim(), text[at + sign.len()..].trim());
         let is_list = matches!(relation, Relation::Equal | Relation::NotEqual);
-        let values: Vec<String> = match is_list {
-            true => value.split(',').map(|value| value.trim().to_owned()).collect(),
-            false => vec![value.to_owned()],
+        let values: Vec<String> = if is_list {
+            value.split(',').map(|value| value.trim().to_owned()).collect()
+        } else {
+            vec![value.to_owned()]
         };
         let is_number = |value: &String| value.parse::<f64>().is_ok_and(|number| !number.is_nan());
         if key.is_empty() || values.iter().any(String::is_empty) || !(is_list || values.iter().all(is_number))
@@ -113,7 +114,7 @@ impl Filter {
         let number = found.parse::<f64>().ok();
         let compared = |value: &String| number.zip(value.parse::<f64>().ok());
         let equals = |value: &String| match compared(value) {
-            Some((found, value)) => found == value,
+            Some((found, value)) => found.total_cmp(&value).is_eq(),
             None => found == *value,
         };
         let ordered = |holds: fn(f64, f64) -> bool| {

@@ -15,6 +15,9 @@ use std::collections::BTreeSet;
 /// A key with its value in each run.
 type Differing = (String, [Option<String>; 2]);
 
+/// Takes a value from a record.
+type OfRecord = fn(&RunRecord) -> Option<String>;
+
 pub(super) fn diff(arguments: &RunsDiffArguments) -> Result<(), Failure> {
     let runs = [named(&arguments.runs, &arguments.one)?, named(&arguments.runs, &arguments.other)?];
     let (settings, circumstances) = (settings(&runs), circumstances(&runs));
@@ -105,7 +108,7 @@ fn settings(runs: &[FoundRun; 2]) -> Vec<Differing> {
 
 /// Returns what else may have changed a result: the images, the program and the machine.
 fn circumstances(runs: &[FoundRun; 2]) -> Vec<Differing> {
-    let of: [(&str, fn(&RunRecord) -> Option<String>); 9] = [
+    let of: [(&str, OfRecord); 9] = [
         ("images", |record| Some(format!("{}, {}", record.train_images, record.test_images))),
         ("data", |record| Some(record.data_state.clone())),
         ("version", |record| Some(record.version.clone())),
@@ -116,7 +119,7 @@ fn circumstances(runs: &[FoundRun; 2]) -> Vec<Differing> {
         ("GPU", |record| record.gpu.clone()),
         ("threads", |record| Some(record.threads.to_string())),
     ];
-    let value = |run: &FoundRun, of: fn(&RunRecord) -> Option<String>| run.record.as_ref().and_then(of);
+    let value = |run: &FoundRun, of: OfRecord| run.record.as_ref().and_then(of);
     differing(of.into_iter().map(|(name, of)| (name, runs.each_ref().map(|run| value(run, of)))))
 }
 

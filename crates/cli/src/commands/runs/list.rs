@@ -88,7 +88,9 @@ fn result(run: &FoundRun) -> Option<String> {
 /// Returns how many runs there are of each state: "3 runs: 2 finished, 1 stopped".
 fn counted(runs: &[FoundRun]) -> String {
     let mut of_state: BTreeMap<&str, usize> = BTreeMap::new();
-    runs.iter().for_each(|run| *of_state.entry(run.state.name()).or_default() += 1);
+    for run in runs {
+        *of_state.entry(run.state.name()).or_default() += 1;
+    }
     let parts: Vec<String> = of_state.iter().map(|(state, count)| format!("{count} {state}")).collect();
     match runs.len() {
         0 => "no runs".to_owned(),

@@ -281,6 +281,8 @@ fn dtype(storage: &[u8]) -> Option<DType> {
         b"HalfStorage" => Some(DType::F16),
         b"BFloat16Storage" => Some(DType::BF16),
         b"ByteStorage" => Some(DType::U8),
+        b"ShortStorage" => Some(DType::I16),
+        b"IntStorage" => Some(DType::I32),
         b"LongStorage" => Some(DType::I64),
         _ => None,
     }

@@ -111,6 +111,21 @@ fn tensors_are_read_in_any_order_of_their_elements() {
 }
 
 #[test]
+fn whole_numbers_keep_all_their_digits() {
+    let read = |kind, storage: &[u8]| {
+        let tensors = read_bytes(&file(&state_dict(&[Saved { kind, ..WEIGHT }]), storage)).unwrap();
+        tensors["weight"].flatten_all().unwrap()
+    };
+    // 2^24 + 1 is not a float32.
+    let ints = [16_777_217, -1, 0, 7, i32::MAX, i32::MIN];
+    let found = read("IntStorage", &ints.map(i32::to_le_bytes).concat());
+    assert_eq!(found.to_vec1::<i32>().unwrap(), ints);
+    let shorts = [1, -1, 0, 7, i16::MAX, i16::MIN];
+    let found = read("ShortStorage", &shorts.map(i16::to_le_bytes).concat());
+    assert_eq!(found.to_vec1::<i16>().unwrap(), shorts);
+}
+
+#[test]
 fn types_are_read_as_candle_reads_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("saved.pth");
