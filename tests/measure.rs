@@ -689,7 +689,10 @@ fn rows_of_the_same_source_are_not_retrieved() {
     assert_eq!(metric(&all, "recall_at_2"), 100.0);
     assert_eq!(pairs(&all), [4, 5]);
     let said = done(at, &asked(&["--same-source-leaves-out", "all"]));
-    assert!(said.contains("2 sources: a query leaves out all rows of its source"), "{said}");
+    assert!(
+        said.contains("2 sources (cameras.txt: text (6,)): a query leaves out all rows of its source"),
+        "{said}"
+    );
     // --against leaves out the same rows.
     let against = json(at, &asked(&["--against", "rows.npy"]));
     assert_eq!(against["against"]["differences"]["map"]["value"], 0.0);
@@ -744,6 +747,14 @@ fn sources_are_read_from_an_array_beside_the_embeddings() {
         1,
         &["no array \"camera\" for the sources", "\"paths\" <U7 (3,)"],
     );
+    // A folder of that name is no file of sources, and a file of that name may be meant.
+    fs::create_dir(at.join("paths")).unwrap();
+    assert_eq!(json(at, &["measure", "people.npz", "--same-source", "paths"])["same_source"]["sources"], 3);
+    fs::remove_dir(at.join("paths")).unwrap();
+    fs::write(at.join("paths"), "1\n1\n2\n").unwrap();
+    let asked = |given| ["measure", "people.npz", "--same-source", given];
+    refused(at, &asked("paths"), 1, &["an array \"paths\"", "./paths names the file"]);
+    assert_eq!(json(at, &asked("./paths"))["same_source"]["sources"], 2);
 }
 
 /// Every `invaspread measure` command of the README, with what stands in brackets and without it.
