@@ -1,11 +1,11 @@
 //! The command line: every flag with its help, in one place.
 
 use crate::bench_arguments::BenchArguments;
+use crate::runs_arguments::RunsCommand;
 use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use invaspread_runner::config::expand_home;
-use invaspread_runner::runs::Filter;
 use invaspread_tensor::DeviceKind;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -214,96 +214,6 @@ pub(crate) struct WeightsArguments {
     pub(crate) within: Option<String>,
     #[command(flatten)]
     pub(crate) settings: Settings,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RunsCommand {
-    /// List runs, one on a line: state, epochs, method, data set and result
-    List(RunsListArguments),
-    /// Show what is known of a run
-    Show(RunsShowArguments),
-    /// Show the settings, the circumstances and the metrics in which two runs differ
-    Diff(RunsDiffArguments),
-    /// Write runs with their metrics and all settings to a table of CSV, or to JSON
-    Export(RunsExportArguments),
-    /// Remove the folders of runs; without --yes only name them
-    Rm(RunsRemoveArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunsListArguments {
-    /// Conditions, which all must hold: KEY=VALUE, KEY=VALUE,VALUE, KEY!=VALUE, or KEY with a number after >=, <=, > or <
-    /// (in quotes). KEY is suite, row, state, method, dataset, profile, seed, epoch, a metric such as knn_top1, or a setting
-    /// such as optim.lr
-    #[arg(value_name = "CONDITION")]
-    pub(crate) filters: Vec<Filter>,
-    /// Sort by the values of this key; runs without one come last
-    #[arg(long, value_name = "KEY")]
-    pub(crate) sort: Option<String>,
-    /// Sort from the highest down
-    #[arg(long, requires = "sort")]
-    pub(crate) descending: bool,
-    /// Folder of the runs
-    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
-    pub(crate) runs: PathBuf,
-    /// Print everything that is known of the runs as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunsShowArguments {
-    /// The run: its folder, or the beginning of its id
-    #[arg(value_parser = path())]
-    pub(crate) run: PathBuf,
-    /// Folder of the runs
-    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
-    pub(crate) runs: PathBuf,
-    /// Print everything that is known of the run as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunsDiffArguments {
-    /// The first run: its folder, or the beginning of its id
-    #[arg(value_parser = path())]
-    pub(crate) one: PathBuf,
-    /// The second run
-    #[arg(value_parser = path())]
-    pub(crate) other: PathBuf,
-    /// Folder of the runs
-    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
-    pub(crate) runs: PathBuf,
-    /// Print the differences as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunsExportArguments {
-    /// The file to write: .csv or .json; an existing file is replaced only if this command wrote it
-    #[arg(value_parser = path())]
-    pub(crate) file: PathBuf,
-    /// Conditions, as of `runs list`
-    #[arg(value_name = "CONDITION")]
-    pub(crate) filters: Vec<Filter>,
-    /// Folder of the runs
-    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
-    pub(crate) runs: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunsRemoveArguments {
-    /// Runs, by their folders or the beginnings of their ids, and conditions as of `runs list`, which all must hold
-    #[arg(value_name = "RUN|CONDITION", required = true)]
-    pub(crate) asked: Vec<String>,
-    /// Remove the folders
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// Folder of the runs
-    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
-    pub(crate) runs: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -600,7 +510,7 @@ pub(crate) struct DoctorArguments {
 }
 
 /// Parses a path, in which a leading `~` is the home folder: a shell does not replace it in `--runs=~/x`.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| expand_home(&path))
 }
 

@@ -69,6 +69,7 @@ mod output;
 mod packing;
 mod panics;
 mod progress;
+mod runs_arguments;
 mod table_file;
 
 use anyhow::Context;

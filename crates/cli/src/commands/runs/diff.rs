@@ -1,11 +1,11 @@
 //! `invaspread runs diff RUN RUN`: the settings, the circumstances and the metrics in which two runs differ.
 
 use super::named;
-use crate::arguments::RunsDiffArguments;
 use crate::commands::print_json;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::{print_block, print_line, visible};
+use crate::runs_arguments::RunsDiffArguments;
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use invaspread_runner::record::RunRecord;
 use invaspread_runner::runs::FoundRun;

@@ -1,9 +1,9 @@
 //! `invaspread runs export FILE`: a row for each run, with its metrics and all its settings, for other programs.
 
 use super::{as_json, chosen};
-use crate::arguments::RunsExportArguments;
 use crate::failure::Failure;
 use crate::output::note;
+use crate::runs_arguments::RunsExportArguments;
 use crate::table_file::{Format, TableFile, quoted};
 use anyhow::Context;
 use invaspread_runner::runs::FoundRun;

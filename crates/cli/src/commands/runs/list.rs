@@ -1,11 +1,11 @@
 //! `invaspread runs list`: a line for each run.
 
 use super::{as_json, chosen};
-use crate::arguments::RunsListArguments;
 use crate::commands::print_json;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::{note, print_block, print_line, visible};
+use crate::runs_arguments::RunsListArguments;
 use comfy_table::{LineStyle, Table, presets};
 use invaspread_runner::runs::{Filter, FoundRun, RunState};
 use serde_json::Value;

@@ -6,8 +6,8 @@ mod list;
 mod remove;
 mod show;
 
-use crate::arguments::RunsCommand;
 use crate::failure::Failure;
+use crate::runs_arguments::RunsCommand;
 use anyhow::{Context, anyhow};
 use invaspread_runner::record::Layout;
 use invaspread_runner::runs::{Filter, FoundRun, find, is_run};

@@ -1,9 +1,9 @@
 //! `invaspread runs rm`: removes the folders of runs, after it has named them.
 
 use super::{chosen, named};
-use crate::arguments::RunsRemoveArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
+use crate::runs_arguments::RunsRemoveArguments;
 use anyhow::{Context, anyhow};
 use invaspread_runner::record::RunDirectory;
 use invaspread_runner::runs::{Filter, FoundRun, RunState};

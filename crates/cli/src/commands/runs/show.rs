@@ -1,12 +1,12 @@
 //! `invaspread runs show RUN`: what is known of one run.
 
 use super::{as_json, named};
-use crate::arguments::RunsShowArguments;
 use crate::commands::print_json;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::print_line;
 use crate::progress::readable;
+use crate::runs_arguments::RunsShowArguments;
 use invaspread_runner::record::RunRecord;
 use invaspread_runner::runs::FoundRun;
 use std::time::Duration;
