@@ -7,7 +7,8 @@ temperature 0.1, the defaults) of rows scaled as its `KNNClassifier` scales them
 `AccuracyCalculator` with a gallery. `dino`, `solo-learn` and `paper` are written anew from the published code, which is no
 package: facebookresearch/dino, eval_knn.py (rows of length 1, temperature 0.07, k = 20 of 10, 20, 100, 200);
 vturrisi/solo-learn, solo/utils/knn.py and main_knn.py (k = 20, T = 0.07, distance_fx = "cosine", which multiplies the
-rows as they are); mangye16/Unsupervised_Embedding_Learning, utils.py (k = 200, temperature 0.1).
+rows as they are; the `WeightedKNNClassifier` of solo-learn 1.0.2 from PyPI, without the argument `compute_on_step` that torchmetrics no
+longer has, gives the committed values to the digit); mangye16/Unsupervised_Embedding_Learning, utils.py (k = 200, temperature 0.1).
 
 All three vote alike. torch sorts equal scores as it likes, so the accuracy of five classes is NaN if a query has votes
 for fewer than five.
