@@ -5,8 +5,9 @@
 //! and the orientation that a camera stores (EXIF) is ignored, as in torchvision's loader. Lossless formats
 //! give the same bytes as Pillow, with two exceptions: 16-bit gray, which Pillow clips at 255 so that nearly
 //! every pixel is white, is scaled here like 16-bit color; and a BMP of 5 bits for each color may differ by
-//! one step. A JPEG differs by at most four steps in photographs; where its color is subsampled, noise may differ by 16 steps, and by 49 in the
-//! last column of a width that is even and no multiple of 16. A file that lacks part of its picture is an error.
+//! one step. A JPEG may differ: by at most four steps in the two photographs of scikit-learn; where the color is
+//! subsampled, by up to 16 steps in noise, and by up to 49 in the last column of a width that is even and no
+//! multiple of 16. A file that lacks part of its picture is an error.
 
 mod gif;
 mod jpeg;
