@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::fence::{explained, work_folder_for};
 use super::host::{has_ended, host_name};
 
 /// The prefix of temporary files. Host, process, a number and the final name follow it.
@@ -15,11 +16,12 @@ const TEMPORARY: &str = ".unfinished-";
 /// this is taken for that of a writer that has ended.
 const LONGEST_WRITE: Duration = Duration::from_hours(1);
 
-/// Writes `bytes` to a temporary name beside `path`, flushes them to the disk and renames the file.
+/// Writes `bytes` to a temporary name, flushes them to the disk and renames the file to `path`. The temporary file
+/// lies beside `path`, or in the work folder of the lease, if this process holds the run ([`super::RunDirectory`]).
 ///
 /// # Errors
-/// Returns the error of the file system. The temporary file is then removed, and the file at `path` is
-/// unchanged. [`remedy`](crate::remedy) says what to do.
+/// Returns the error of the file system, or that another process has taken the run over. The temporary file is then
+/// removed, and the file at `path` is unchanged. [`remedy`](crate::remedy) says what to do.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,19 +41,24 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// Returns the error of the file system or of `fill`; see [`write_atomically`].
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let (temporary, mut file) = create_temporary(path)?;
+    let work = work_folder_for(path);
+    let why = |error| match &work {
+        Some(work) => explained(error, work),
+        None => error,
+    };
+    let (temporary, mut file) = create_temporary(path, work.as_deref()).map_err(why)?;
     let written = fill(&mut file).and_then(|()| file.sync_all());
     drop(file); // Windows does not rename open files.
     if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
         // The first error is reported. A second error while the file is removed adds nothing.
         let _ = fs::remove_file(&temporary);
-        return Err(error);
+        return Err(why(error));
     }
     flush_folder(path)
 }
 
-/// Removes temporary files of killed writers from `folder`. Files of writers that may still be running stay.
-/// The caller must hold the folder's lock.
+/// Removes temporary files of killed writers from `folder`: those of earlier versions of the program, which had no
+/// work folder. Files of writers that may still be running stay. The caller must hold the run.
 pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
     let host = host_in_name();
     for entry in fs::read_dir(folder)? {
@@ -59,11 +66,11 @@ pub(crate) fn remove_unfinished(folder: &Path) -> io::Result<()> {
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)) else { continue };
         let is_abandoned = match writer(rest) {
-            // This process holds the lock and is not writing, so an earlier process with the same number
+            // This process holds the run and is not writing, so an earlier process with the same number
             // wrote the file.
             Some((on, pid)) if on == host && pid == std::process::id() => true,
-            Some((on, pid)) if on == host => has_ended(pid).unwrap_or_else(|| is_old(&entry)),
-            // The other host may not see this lock.
+            Some((on, pid)) if on == host => has_ended(pid, None).unwrap_or_else(|| is_old(&entry)),
+            // The process on the other host may still run.
             Some(_) => is_old(&entry),
             // Earlier versions of the program did not name the host.
             None => true,
@@ -93,8 +100,8 @@ fn is_old(entry: &fs::DirEntry) -> bool {
     modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LONGEST_WRITE))
 }
 
-/// Creates a temporary file beside `path` under a name that no other writer uses.
-fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
+/// Creates a temporary file for `path` under a name that no other writer uses: in the folder `work`, or beside `path`.
+fn create_temporary(path: &Path, work: Option<&Path>) -> io::Result<(PathBuf, File)> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path
         .file_name()
@@ -104,7 +111,10 @@ fn create_temporary(path: &Path) -> io::Result<(PathBuf, File)> {
         let mut temporary =
             OsString::from(format!("{TEMPORARY}{}-{}-{count}-", host_in_name(), std::process::id()));
         temporary.push(name);
-        let temporary = path.with_file_name(temporary);
+        let temporary = match work {
+            Some(work) => work.join(temporary),
+            None => path.with_file_name(temporary),
+        };
         match File::options().write(true).create_new(true).open(&temporary) {
             // An earlier process with the same number left this file.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

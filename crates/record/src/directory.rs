@@ -1,16 +1,18 @@
-//! A run's folder, in which one process works at a time: `run.lock` is locked as long as a [`RunDirectory`]
-//! exists.
+//! A run's folder, in which one process works at a time: the one that holds a [`RunDirectory`].
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::atomic::{remove_unfinished, write_atomically};
-use super::lock::{Lock, LockWarning};
-use super::{Environment, Layout, RecordError, State, Status, log, now_rfc3339};
+use super::lease::{LEASE, Lease};
+use super::{Environment, Layout, Owner, RecordError, State, Status, log, now_rfc3339};
 
-/// A run's folder, locked for this process. Dropping it unlocks the folder.
+/// A run's folder, held by this process. Dropping it releases the folder.
 ///
 /// ```
 /// use invaspread_record::{Layout, RecordError, RunDirectory, State, Status};
@@ -34,40 +36,45 @@ use super::{Environment, Layout, RecordError, State, Status, log, now_rfc3339};
 #[derive(Debug)]
 pub struct RunDirectory {
     layout: Layout,
-    lock: Lock,
+    lease: Lease,
 }
 
 impl RunDirectory {
-    /// Creates or reopens the run's folder, locks it and compares its config with `config`.
+    /// Creates or reopens the run's folder, claims it and compares its config with `config`.
     ///
     /// `config` is the text whose hash is part of the folder's name. It must not contain settings that are
     /// not part of a run's identity (`runs.root`), since they may change when the run is resumed.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::lock`] and [`Self::check_config`].
+    /// Returns the errors of [`Self::claim`] and [`Self::check_config`].
     pub fn open(layout: Layout, config: &str) -> Result<Self, RecordError> {
-        let directory = Self::lock(layout)?;
+        let directory = Self::claim(layout, Self::LEASE)?;
         directory.check_config(config)?;
         Ok(directory)
     }
 
-    /// Creates or reopens the run's folder, locks it and removes the temporary files of killed writers.
+    /// The time without a sign of life after which the process that holds a run counts as dead on other machines,
+    /// unless it is set.
+    pub const LEASE: Duration = LEASE;
+
+    /// Creates or reopens the run's folder and claims it. On other machines, this process counts as dead after
+    /// `lease` without a sign of life; on this machine, when it has ended.
     ///
     /// # Errors
     /// Returns `Busy` if another process holds the folder, and `Io`, which names the path, if the file system
     /// refuses.
-    pub fn lock(layout: Layout) -> Result<Self, RecordError> {
+    pub fn claim(layout: Layout, lease: Duration) -> Result<Self, RecordError> {
         for folder in
             [layout.folder().to_path_buf(), layout.tensorboard(), layout.checkpoints(), layout.embeddings()]
         {
             fs::create_dir_all(&folder).map_err(RecordError::io("create the folder", &folder))?;
         }
         layout.refuse_special_files()?;
-        let lock = Lock::take(&layout.lock(), File::try_lock)?;
+        let lease = Lease::take(layout.folder(), lease)?;
         for folder in [layout.folder().to_path_buf(), layout.checkpoints(), layout.embeddings()] {
             remove_unfinished(&folder).map_err(RecordError::io("tidy up", &folder))?;
         }
-        Ok(Self { layout, lock })
+        Ok(Self { layout, lease })
     }
 
     /// Compares the config that is stored in the folder with `config`, or writes `config` if none is stored
@@ -93,9 +100,20 @@ impl RunDirectory {
         write_atomically(&path, config.as_bytes()).map_err(RecordError::io("write", &path))
     }
 
-    /// Returns the reason why the lock may not keep other processes out, if there is one.
-    pub fn lock_warning(&self) -> Option<&LockWarning> {
-        self.lock.warning()
+    /// Returns the process that held the run before and died, if there was one.
+    pub fn succeeded(&self) -> Option<&Owner> {
+        self.lease.succeeded()
+    }
+
+    /// Returns whether another process has taken the run over, because this one gave no sign of life for too long.
+    /// This process can then no longer write a file of the run.
+    pub fn is_lost(&self) -> bool {
+        self.lease.is_lost()
+    }
+
+    /// Returns the flag that is raised when another process has taken the run over.
+    pub fn lost(&self) -> Arc<AtomicBool> {
+        self.lease.lost()
     }
 
     /// Returns the paths of the run's files.
@@ -269,8 +287,7 @@ mod tests {
         let layout = Layout::new(root.as_ref(), Some("table1"), "0123abcd-s0");
         match (task, RunDirectory::open(layout.clone(), CONFIG)) {
             ("expect-busy", Err(RecordError::Busy { owner, .. })) => {
-                let parent = fs::read_to_string(layout.folder().join("run.lock")).unwrap();
-                assert_eq!(owner, Some(serde_json::from_str(&parent).unwrap()));
+                assert_eq!(owner.map(|owner| *owner), super::Owner::of(&layout));
             }
             ("hold", Ok(run)) => {
                 run.set_status(State::Running, 1, None).unwrap();
@@ -292,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_process_holds_no_lock() {
+    fn a_killed_process_holds_no_run() {
         let root = tempfile::tempdir().unwrap();
         let mut child = second_process("hold", &root).spawn().unwrap();
         let start = Instant::now();

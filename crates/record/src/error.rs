@@ -49,13 +49,13 @@ pub enum RecordError {
     },
     /// Another process is training this run.
     #[error(
-        "failed to lock {}: {} is working on this run, expected it to be free; wait for that process or stop it, or ask for \
+        "failed to claim the run of {}: {} is working on it, expected it to be free; wait for that process or stop it, or ask for \
          another seed",
         path.display(),
         owner.as_ref().map_or_else(|| "another process".to_owned(), ToString::to_string)
     )]
     Busy {
-        /// The lock file.
+        /// Its claim.
         path: PathBuf,
         /// The other process, if it wrote down who it is.
         owner: Option<Box<Owner>>,

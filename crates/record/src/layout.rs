@@ -123,11 +123,6 @@ impl Layout {
         self.file(names::IMAGES)
     }
 
-    /// Returns the path of the lock file.
-    pub fn lock(&self) -> PathBuf {
-        self.file(names::LOCK)
-    }
-
     /// Returns the folder of the `TensorBoard` event files.
     pub fn tensorboard(&self) -> PathBuf {
         self.file(names::TENSORBOARD)

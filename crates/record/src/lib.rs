@@ -15,10 +15,11 @@
 //! | `record.json` | [`RunRecord`] | the result of a finished run |
 //! | `files.json` | [`FileList`] | length, time and digest of each file of a finished run |
 //! | `tb/` | [`EventWriter`] | `TensorBoard` events |
+//! | `lease-N` | [`Owner`] | the process that works on the run, or did last |
 //! | `checkpoints/`, `embeddings/` | | safetensors files, which crate `invaspread-runner` reads and writes |
 //!
-//! A program that trains holds a [`RunDirectory`], which is the folder, locked for this process. A program
-//! that makes reports needs no lock:
+//! A program that trains holds a [`RunDirectory`], which is the folder, claimed by this process (`lease-N` and its
+//! work folder). A program that makes reports claims nothing:
 //!
 //! ```
 //! use invaspread_record::{Layout, MetricRow, MetricSummary, MetricsTable};
@@ -51,17 +52,18 @@
 pub mod names;
 
 mod atomic;
+mod claim;
 mod clock;
 mod directory;
 mod environment;
 mod error;
 mod events;
+mod fence;
 mod files;
-
 mod host;
 mod json;
 mod layout;
-mod lock;
+mod lease;
 mod log;
 mod metrics_table;
 mod owner;
@@ -70,6 +72,7 @@ mod run_record;
 mod similarity;
 mod status;
 mod version;
+mod watch;
 
 pub use atomic::{write_atomically, write_with};
 pub use clock::{now_rfc3339, rfc3339};
@@ -78,9 +81,7 @@ pub use environment::Environment;
 pub use error::RecordError;
 pub use events::EventWriter;
 pub use files::{Fault, FileList};
-
 pub use layout::{Layout, group_name};
-pub use lock::LockWarning;
 pub use metrics_table::{MetricRow, MetricSummary, MetricsTable};
 pub use owner::Owner;
 pub use remedy::remedy;

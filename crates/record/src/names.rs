@@ -18,8 +18,8 @@ pub const RECORD: &str = "record.json";
 pub const FILES: &str = "files.json";
 /// The list of the training and test images, if the name of the data set does not determine them.
 pub const IMAGES: &str = "images.txt";
-/// The lock file; it names the process that works on the run.
-pub const LOCK: &str = "run.lock";
+/// The beginning of the names of claims on the run and of their work folders.
+pub const LEASE: &str = "lease-";
 /// The folder of the `TensorBoard` event files.
 pub const TENSORBOARD: &str = "tb";
 /// The folder of the checkpoints.

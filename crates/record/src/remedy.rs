@@ -2,8 +2,13 @@
 
 use std::io;
 
+use super::fence::is_taken_over;
+
 /// Returns what to do when the file system refused to write, as the end of an error message.
 pub fn remedy(error: &io::Error) -> &'static str {
+    if is_taken_over(error) {
+        return "that process goes on with the run; nothing is lost. A longer runs.lease_seconds lets this one be silent for longer";
+    }
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "the disk is full: free some space or set runs.root to a folder on another disk, then give the same command again; \

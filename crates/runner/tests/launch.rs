@@ -180,7 +180,7 @@ fn a_folder_that_cannot_be_used_is_named() {
             std::fs::create_dir_all(folder).unwrap();
             std::fs::write(folder.join("embeddings"), b"").unwrap();
         }),
-        ("found a pipe", |folder| pipe(&folder.join("run.lock"))),
+        ("found a pipe", |folder| pipe(&folder.join("lease-000001"))),
         ("found a pipe", |folder| pipe(&folder.join("files.json"))),
         ("found a pipe", |folder| pipe(&folder.join("checkpoints/last.state.safetensors"))),
     ];

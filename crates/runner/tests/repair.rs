@@ -19,7 +19,7 @@ use invaspread_runner::record::{Layout, RunRecord, Status};
 use queue::{Watch, nce, planned};
 use stripes::{SIDE, random};
 
-/// Returns all files of a run except the log and the lock, by path.
+/// Returns all files of a run except the log and the claim, by path.
 fn files(layout: &Layout) -> BTreeMap<String, Vec<u8>> {
     fn visit(folder: &Path, prefix: &str, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(folder).unwrap() {
@@ -27,7 +27,7 @@ fn files(layout: &Layout) -> BTreeMap<String, Vec<u8>> {
             let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
             if entry.path().is_dir() {
                 visit(&entry.path(), &format!("{name}/"), found);
-            } else if !["log.jsonl", "run.lock"].contains(&name.as_str()) {
+            } else if name != "log.jsonl" && !name.starts_with("lease-") {
                 found.insert(name, fs::read(entry.path()).unwrap());
             }
         }

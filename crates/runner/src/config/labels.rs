@@ -192,6 +192,13 @@ fn is_smaller(values: &toml::Table, promised: &toml::Table, key: &str) -> bool {
 fn is_said_elsewhere(key: &str) -> bool {
     matches!(
         key,
-        "seed" | "profile" | "device" | "data.root" | "data.cache" | "runs.root" | "runs.checkpoint_seconds"
+        "seed"
+            | "profile"
+            | "device"
+            | "data.root"
+            | "data.cache"
+            | "runs.root"
+            | "runs.checkpoint_seconds"
+            | "runs.lease_seconds"
     )
 }

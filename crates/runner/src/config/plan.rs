@@ -5,6 +5,7 @@ use super::sections::{Architecture, OptimSection, OptimizerName, StemName};
 use super::{Config, ConfigError, Initial, ScheduleName};
 use crate::engine::{Fall, Recipe, Schedule, When};
 use crate::launch::{Labels, Planned};
+use crate::record::RunDirectory;
 use invaspread_data::DataConfig;
 use invaspread_models::{InceptionConfig, NetworkConfig, ResNetConfig, Stem, VitConfig};
 use invaspread_tensor::initialize::Defaults;
@@ -33,6 +34,7 @@ impl Config {
             hash: hash_of(&config),
             config: config.into(),
             labels,
+            lease: self.runs.lease_seconds.map_or(RunDirectory::LEASE, Duration::from_secs_f64),
         })
     }
 

@@ -30,8 +30,14 @@ pub(super) const SHARDS: [&str; 4] =
 
 /// Keys that change no result: settings that differ only in them describe the same run. The labels of the
 /// groups are not keys.
-pub(super) const OUTSIDE_IDENTITY: [&str; 5] =
-    ["data.root", "data.cache", "runs.root", "runs.checkpoint_seconds", "profile.reduced"];
+pub(super) const OUTSIDE_IDENTITY: [&str; 6] = [
+    "data.root",
+    "data.cache",
+    "runs.root",
+    "runs.checkpoint_seconds",
+    "runs.lease_seconds",
+    "profile.reduced",
+];
 
 /// The table of the labels that the choice of a group sets.
 const LABELS: &str = "groups";

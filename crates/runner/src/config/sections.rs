@@ -312,6 +312,10 @@ pub struct RunsSection {
     /// Seconds between checkpoints; on the CPU 0 (one after each epoch), on a GPU 60 unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_seconds: Option<f64>,
+    /// Seconds without a sign of life after which the process that works on a run counts as dead on other machines;
+    /// 60 unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_seconds: Option<f64>,
 }
 
 impl Config {
@@ -428,6 +432,11 @@ impl Config {
             && !(seconds.is_finite() && seconds >= 0.0)
         {
             return wrong("runs.checkpoint_seconds", seconds.to_string(), "a number of at least 0");
+        }
+        if let Some(seconds) = self.runs.lease_seconds
+            && !(1.0..=86_400.0).contains(&seconds)
+        {
+            return wrong("runs.lease_seconds", seconds.to_string(), "a number from 1 to 86400");
         }
         if self.optim.trust_coefficient.is_some() && self.optim.optimizer != Some(OptimizerName::Lars) {
             let found = "a value, where optim.optimizer is sgd".to_owned();
@@ -565,6 +574,7 @@ impl Config {
             ..RetrievalRecipe::default()
         });
         self.runs.checkpoint_seconds = Some(0.0);
+        self.runs.lease_seconds = Some(0.0);
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
         self.augment.blur = Some(RandomBlur::default());

@@ -211,6 +211,7 @@ fn the_hash_is_of_what_can_change_a_result() {
         "runs.root=/else",
         "optim.lr=3e-2",
         "runs.checkpoint_seconds=7",
+        "runs.lease_seconds=7",
     ];
     for same in same {
         assert_eq!(hash(&["dataset=cifar10", same]), base, "{same}");

@@ -8,7 +8,11 @@ use signal_hook::flag;
 
 /// A flag that is raised once and never lowered. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    /// Another flag, which counts as well.
+    also: Option<Arc<AtomicBool>>,
+}
 
 impl Stop {
     /// Returns a flag that is not raised.
@@ -42,19 +46,26 @@ impl Stop {
                 flag::register_conditional_shutdown(signal, ENDED_BY_REQUEST, Arc::clone(&seen))?;
                 flag::register(signal, seen)?;
             }
-            flag::register(signal, Arc::clone(&stop.0))?;
+            flag::register(signal, Arc::clone(&stop.flag))?;
         }
         Ok(known.insert(stop).clone())
     }
 
     /// Raises the flag.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.flag.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns a flag that is raised when this one or `other` is.
+    #[must_use]
+    pub fn or(&self, other: Arc<AtomicBool>) -> Self {
+        Self { flag: Arc::clone(&self.flag), also: Some(other) }
     }
 
     /// Returns whether the flag is raised.
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.flag.load(Ordering::Relaxed)
+            || self.also.as_ref().is_some_and(|also| also.load(Ordering::Relaxed))
     }
 }
 

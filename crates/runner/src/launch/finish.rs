@@ -92,7 +92,7 @@ pub(super) fn write_similarity(
     Ok(has_any)
 }
 
-/// Returns the files that a finished run must keep, as far as they exist: all except the log, the lock and
+/// Returns the files that a finished run must keep, as far as they exist: all except the log, the claim and
 /// the list itself. Of the event files only the last one counts, because it holds everything.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use invaspread_data::DataConfig;
 
@@ -25,6 +26,9 @@ pub struct Planned {
     pub hash: String,
     /// The names in its record.
     pub labels: Labels,
+    /// The time without a sign of life after which the process that works on the run counts as dead on other
+    /// machines.
+    pub lease: Duration,
 }
 
 /// The names in a run's record. Nothing is computed from them.

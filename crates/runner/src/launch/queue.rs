@@ -17,8 +17,8 @@ use crate::checkpoint::CheckpointFiles;
 use crate::engine::{End, Estimate, Observer, Outcome, Recipe, RunFinished, RunPlace, Stop, estimate, train};
 use crate::machine;
 use crate::record::{
-    EventWriter, Fault, FileList, LockWarning, MetricsTable, Owner, RecordError, RunDirectory, RunRecord,
-    State, Status, names,
+    EventWriter, Fault, FileList, MetricsTable, Owner, RecordError, RunDirectory, RunRecord, State, Status,
+    names,
 };
 
 /// The outcome of one planned run.
@@ -48,11 +48,11 @@ pub struct Workload {
 }
 
 /// Works through `planned` under `root` (`runs.root`) in order, then waits for the runs that other processes
-/// work on. If another process ends without finishing its run, this one resumes it; a run that failed there
-/// is tried here once. Stops early only when `stop` is raised; runs that were not reached then have no
+/// work on, on this machine or others. If another process ends without finishing its run, this one resumes it; a
+/// run that failed there is tried here once. Stops early only when `stop` is raised; runs that were not reached then have no
 /// report.
 pub fn run_all(planned: &[Planned], root: &Path, observer: &mut dyn Observer, stop: &Stop) -> Vec<RunReport> {
-    let mut queue = Queue { root, datasets: DatasetCache::default(), observer, stop, warned: Vec::new() };
+    let mut queue = Queue { root, datasets: DatasetCache::default(), observer, stop };
     let mut reports: Vec<Option<RunReport>> = planned.iter().map(|_| None).collect();
     let mut left: Vec<usize> = (0..planned.len()).collect();
     let mut waiting = Waiting::default();
@@ -124,7 +124,7 @@ pub fn estimate_all(
 enum Attempt {
     /// The run ended.
     Ended(Box<RunReport>),
-    /// Another process works on the run; its description, if the lock file gives it.
+    /// Another process works on the run; its description, if its claim gives it.
     Busy(Option<Owner>),
 }
 
@@ -136,8 +136,6 @@ struct Queue<'a> {
     datasets: DatasetCache,
     observer: &'a mut dyn Observer,
     stop: &'a Stop,
-    /// The kinds of lock warnings that were given; each is given once.
-    warned: Vec<std::mem::Discriminant<LockWarning>>,
 }
 
 impl Queue<'_> {
@@ -180,7 +178,7 @@ impl Queue<'_> {
                 self.observer.note(&note);
             }
         }
-        let directory = match RunDirectory::lock(layout.clone()) {
+        let directory = match RunDirectory::claim(layout.clone(), run.lease) {
             Ok(directory) => directory,
             // In a folder without write permission, a finished run with whole results is accepted.
             Err(error) => {
@@ -197,23 +195,38 @@ impl Queue<'_> {
                 return Ok((End::AlreadyDone, Some(record)));
             }
         };
-        if let Some(warning) = directory.lock_warning()
-            && !self.warned.contains(&std::mem::discriminant(warning))
-        {
-            self.warned.push(std::mem::discriminant(warning));
-            self.observer.note(&warning.to_string());
+        if let Some(owner) = directory.succeeded().filter(|owner| owner.has_ended().is_none()) {
+            self.observer.note(&format!(
+                "{}: {owner} gave no sign of life for {} s and counts as dead; this process goes on with the run",
+                run.title(),
+                owner.lease_milliseconds as f64 / 1000.0
+            ));
         }
-        // Under the lock nobody else changes the run; another process may have finished it since the check
-        // above.
-        if let Some(repaired) = repair(run, self.root, &directory, &mut self.datasets)? {
+        let ended = self.work(run, &directory);
+        if directory.is_lost() {
+            self.observer.note(&format!(
+                "{}: another process has taken it over, because this one gave no sign of life for {} s",
+                run.title(),
+                run.lease.as_secs_f64()
+            ));
+            let (path, owner) = (layout.folder().to_path_buf(), Owner::of(&layout).map(Box::new));
+            return Err(RecordError::Busy { path, owner }.into());
+        }
+        ended
+    }
+
+    /// Finishes a run that this process holds.
+    fn work(&mut self, run: &Planned, directory: &RunDirectory) -> Result<Ended, LaunchError> {
+        // Nobody else changes the run now; another process may have finished it since it was looked at.
+        if let Some(repaired) = repair(run, self.root, directory, &mut self.datasets)? {
             self.note_lost(run, &repaired.lost);
-            let record = with_row(&directory, &run.labels.row)?;
+            let record = with_row(directory, &run.labels.row)?;
             let files = repaired.files;
             let end = if files.is_empty() { End::AlreadyDone } else { End::Repaired { files } };
             return Ok((end, Some(record)));
         }
         directory.check_config(&run.config)?;
-        self.train(run, &directory)
+        self.train(run, directory)
     }
 
     /// Trains a run that is not finished, and writes into its status how that ended.
@@ -315,8 +328,8 @@ impl Queue<'_> {
         // everything, and the first call below writes every row.
         let mut events = EventWriter::create(&layout.tensorboard(), Some(-1))?;
         let mut shown = 0;
-        let (observer, stop) = (&mut *self.observer, self.stop);
-        let outcome = train(&run.recipe, &place, &images(&dataset), observer, stop, &mut |rows| {
+        let (observer, stop) = (&mut *self.observer, self.stop.or(directory.lost()));
+        let outcome = train(&run.recipe, &place, &images(&dataset), observer, &stop, &mut |rows| {
             MetricsTable::new(rows.to_vec()).write(&layout.metrics())?;
             events.rows(&rows[shown..])?;
             shown = rows.len();

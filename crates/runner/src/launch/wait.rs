@@ -59,7 +59,15 @@ mod tests {
     #[test]
     fn each_process_is_named_once() {
         let owner = |pid, since: &str| {
-            Some(Owner { host: "a".into(), pid, since: since.into(), version: "invaspread 0.1.0".into() })
+            Some(Owner {
+                host: "a".into(),
+                pid,
+                since: since.into(),
+                version: "invaspread 0.1.0".into(),
+                machine: None,
+                started: None,
+                lease_milliseconds: 60_000,
+            })
         };
         assert_eq!(
             line(vec![

@@ -135,7 +135,7 @@ impl FoundRun {
             (Some(State::Interrupted), _) => RunState::Stopped,
             (Some(State::Failed), _) => RunState::Failed(message()),
             (None | Some(State::Queued), _) => RunState::Queued,
-            // The status of a process that was killed stays, and so does its name in the lock.
+            // The status of a process that was killed stays, and so does its claim.
             (Some(_), _) => match Owner::of(&self.layout) {
                 Some(owner) => match owner.has_ended() {
                     Some(true) => RunState::Killed,

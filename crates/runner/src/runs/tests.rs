@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::{Filter, FilterError, FoundRun, RunState, find};
-use crate::record::{Layout, Owner, State, Status};
+use crate::record::{Layout, Owner, RunDirectory, State, Status};
 use std::path::Path;
 
 /// Writes a run with a config and a status, and returns its layout.
@@ -34,15 +34,14 @@ fn a_run_is_what_its_files_say() {
     // A process that runs: this one. And one of another machine.
     for (name, host) in [("e-s4", None), ("f-s5", Some("elsewhere"))] {
         let layout = begun(root.path(), &format!("table1/{name}"), State::Running, config);
-        let held = crate::record::RunDirectory::lock(layout.clone()).unwrap();
-        let mut owner = Owner::of(&layout).unwrap();
+        let held = RunDirectory::claim(layout.clone(), RunDirectory::LEASE).unwrap();
         if let Some(host) = host {
-            drop(held);
-            owner.host = host.to_owned();
-            std::fs::write(layout.lock(), serde_json::to_string(&owner).unwrap()).unwrap();
-        } else {
-            std::mem::forget(held);
+            let claim = layout.folder().join("lease-000001");
+            let text = std::fs::read_to_string(&claim).unwrap();
+            let here = Owner::of(&layout).unwrap().host;
+            std::fs::write(&claim, text.replace(&format!("\"{here}\""), &format!("\"{host}\""))).unwrap();
         }
+        std::mem::forget(held);
     }
     begun(root.path(), "train/ab-s0", State::Running, "optim = [");
     // Neither is a run.

@@ -8,6 +8,7 @@ use invaspread_data::{DataConfig, SyntheticConfig};
 use invaspread_runner::engine::{End, Observer, Recipe, RunFinished, RunStarted, StepTaken, Stop};
 use invaspread_runner::launch::{Labels, Planned, run_all};
 use invaspread_runner::methods::ChosenMethod;
+use invaspread_runner::record::RunDirectory;
 
 use crate::stripes::{self, SIDE, invaspread, random, small};
 
@@ -35,6 +36,7 @@ pub(crate) fn planned(row: &str, method: ChosenMethod) -> Planned {
             reduced: true,
             held_out: false,
         },
+        lease: RunDirectory::LEASE,
     }
 }
 

@@ -58,7 +58,8 @@ pub(super) fn remove(arguments: &RunsRemoveArguments) -> Result<(), Failure> {
     for run in &runs {
         let folder = run.layout.folder();
         // Nobody begins to work on the run while its files go.
-        let held = RunDirectory::lock(run.layout.clone()).context("failed to remove a run")?;
+        let held =
+            RunDirectory::claim(run.layout.clone(), RunDirectory::LEASE).context("failed to remove a run")?;
         std::fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
         drop(held);
         print_line!("removed {}", folder.display());

@@ -59,6 +59,7 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "optim.trust_coefficient",
             "optim.warmup",
             "runs.checkpoint_seconds",
+            "runs.lease_seconds",
         ]
     );
     assert!(keys.iter().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
