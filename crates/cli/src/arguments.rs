@@ -90,9 +90,9 @@ pub(crate) struct Gpus {
     /// GPUs to spread the runs over, such as 0,1; with device=cuda all GPUs of this machine if not given
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) gpus: Option<Vec<usize>>,
-    /// Do the runs on this GPU, for the process that started this one
-    #[arg(long, value_name = "N", hide = true)]
-    pub(crate) worker: Option<usize>,
+    /// Do the runs on this device, for the process that started this one
+    #[arg(long, value_name = "DEVICE", hide = true)]
+    pub(crate) worker: Option<DeviceKind>,
 }
 
 #[cfg(feature = "report")]

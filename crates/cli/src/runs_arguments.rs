@@ -13,6 +13,10 @@ pub(crate) enum RunsCommand {
     Show(RunsShowArguments),
     /// Show the settings, the circumstances and the metrics in which two runs differ
     Diff(RunsDiffArguments),
+    /// Follow runs while processes work on them, on this machine or others, until none is left that anybody works on
+    Watch(RunsWatchArguments),
+    /// Go on with runs that were stopped or killed, or that failed, each by the command that asked for it
+    Resume(RunsResumeArguments),
     /// Write runs with their metrics and all settings to a table of CSV, or to JSON
     Export(RunsExportArguments),
     /// Remove the folders of runs; without --yes only name them
@@ -67,6 +71,32 @@ pub(crate) struct RunsDiffArguments {
     /// Print the differences as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsWatchArguments {
+    /// Conditions, as of `runs list`
+    #[arg(value_name = "CONDITION")]
+    pub(crate) filters: Vec<Filter>,
+    /// Seconds between two looks at the runs
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Folder of the runs
+    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
+    pub(crate) runs: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsResumeArguments {
+    /// Conditions, as of `runs list`
+    #[arg(value_name = "CONDITION")]
+    pub(crate) filters: Vec<Filter>,
+    /// Only say what would be resumed and how long it takes
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Folder of the runs
+    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
+    pub(crate) runs: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -82,6 +82,11 @@ impl Layout {
         self.file(names::CONFIG)
     }
 
+    /// Returns the path of the [`Request`](super::Request).
+    pub fn request(&self) -> PathBuf {
+        self.file(names::REQUEST)
+    }
+
     /// Returns the path of the [`Environment`](super::Environment).
     pub fn environment(&self) -> PathBuf {
         self.file(names::ENVIRONMENT)

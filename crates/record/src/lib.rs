@@ -7,6 +7,7 @@
 //! | file | type | content |
 //! |---|---|---|
 //! | `config.toml` | | the resolved config |
+//! | `request.json` | [`Request`] | the command that asked for the run |
 //! | `env.json` | [`Environment`] | the program and the machine |
 //! | `status.json` | [`Status`] | how far the run is |
 //! | `log.jsonl` | | one event in each line |
@@ -68,6 +69,7 @@ mod log;
 mod metrics_table;
 mod owner;
 mod remedy;
+mod request;
 mod run_record;
 mod similarity;
 mod status;
@@ -85,6 +87,7 @@ pub use layout::{Layout, group_name};
 pub use metrics_table::{MetricRow, MetricSummary, MetricsTable};
 pub use owner::Owner;
 pub use remedy::remedy;
+pub use request::Request;
 pub use run_record::{RunRecord, StoredRecord, load_records};
 pub use similarity::{GroupSimilarity, Histogram, SimilarityRecord};
 pub use status::{State, Status};

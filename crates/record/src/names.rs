@@ -2,6 +2,8 @@
 
 /// The resolved config.
 pub const CONFIG: &str = "config.toml";
+/// The command that asked for the run.
+pub const REQUEST: &str = "request.json";
 /// The program and the machine.
 pub const ENVIRONMENT: &str = "env.json";
 /// The status: how far the run is.

@@ -1,7 +1,8 @@
 //! `invaspread demo`: three methods on generated images, then a table, curves and a picture of retrieved
 //! neighbors.
 
-use super::launch::{announce, each_once, work};
+use super::launch::{announce, each_once, note_request, work};
+use super::places::Places;
 use super::report::{Print, draw, write};
 use crate::arguments::DemoArguments;
 use crate::failure::Failure;
@@ -11,11 +12,13 @@ use invaspread_runner::memory::Memory;
 
 pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let suite = Suite::open("demo")?;
-    let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
+    let mut sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
+    let request = [vec!["reproduce".into(), "demo".into()], arguments.settings.arguments()].concat();
+    note_request(&mut sweep.planned, &request);
     let Sweep { planned, root, .. } = each_once(sweep);
     note!("{}", suite.title);
-    announce(&planned, &root, 1)?;
-    work(&planned, &root, &[], &[])?;
+    announce(&planned, &root, &Places::default())?;
+    work(&planned, &root, &Places::default(), &[])?;
     let out = root.join("demo-report");
     draw(&suite, &planned, &root, &out)?;
     write(&suite, &root, &out, Print::Text)?;

@@ -1,5 +1,6 @@
 //! From settings to runs, for `train`, `reproduce` and `demo`.
 
+use super::places::Places;
 use super::spread::spread;
 use crate::arguments::Settings;
 use crate::failure::Failure;
@@ -12,10 +13,11 @@ use invaspread_runner::engine::{End, EngineError, Stop};
 use invaspread_runner::launch::{
     LaunchError, Planned, RunReport, Standing, Workload, estimate_all, how_to_shorten, run_all,
 };
-use invaspread_runner::record::RunRecord;
+use invaspread_runner::record::{Request, RunRecord};
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Advice on shortening the runs is printed only if they take longer than this.
@@ -66,6 +68,19 @@ impl Settings {
     }
 }
 
+/// Notes in each run by which command it is asked for: `arguments`, the command's name first.
+pub(crate) fn note_request(planned: &mut [Planned], arguments: &[OsString]) {
+    let text = |argument: &OsString| argument.to_str().map(str::to_owned);
+    let arguments: Option<Vec<String>> = arguments.iter().map(text).collect();
+    let folder = std::env::current_dir().ok().and_then(|folder| folder.to_str().map(str::to_owned));
+    // JSON holds only UTF-8. Without a request, only the same command resumes the run.
+    let Some((arguments, folder)) = arguments.zip(folder) else { return };
+    let request = Arc::new(Request { arguments, folder });
+    for run in planned {
+        run.request = Some(Arc::clone(&request));
+    }
+}
+
 /// Returns the runs of a sweep, after a note that names those that were asked for more than once.
 pub(crate) fn each_once(sweep: Sweep) -> Sweep {
     for line in &sweep.repeated {
@@ -74,9 +89,9 @@ pub(crate) fn each_once(sweep: Sweep) -> Sweep {
     sweep
 }
 
-/// Prints what there is to do and how long it takes on this machine, or on `gpus` GPUs if there are several.
+/// Prints what there is to do and how long it takes in this process, or in `places` if there are several.
 /// A run that cannot be inspected fails when its turn comes; if no run can be inspected, nothing is begun.
-pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<(), Failure> {
+pub(crate) fn announce(planned: &[Planned], root: &Path, places: &Places) -> Result<(), Failure> {
     stops_packing()?;
     let mut standings: Vec<_> = planned.iter().map(|run| run.standing(root)).collect();
     if standings.iter().all(Result::is_err)
@@ -117,12 +132,16 @@ pub(crate) fn announce(planned: &[Planned], root: &Path, gpus: usize) -> Result<
     for line in lines(planned, &workloads) {
         note!("  {line}");
     }
-    match gpus {
+    match places.all().len().min(left) {
         0 | 1 => note!("about {} in all on this machine", readable(total)),
-        _ => note!(
-            "about {} in all, spread over {gpus} GPUs: {} if they share it evenly",
+        _ if places.are_on_the_processor() => note!(
+            "about {} in all on this machine if it did one after the other; several at once take less",
+            readable(total)
+        ),
+        processes => note!(
+            "about {} in all, spread over {processes} processes: {} if they share it evenly",
             readable(total),
-            readable(total / gpus as u32)
+            readable(total / processes as u32)
         ),
     }
     if workloads.iter().any(|workload| workload.estimate.more_is_measured) {
@@ -164,20 +183,22 @@ fn lines(planned: &[Planned], workloads: &[Workload]) -> Vec<String> {
 }
 
 /// Works through the runs, shows the progress, and returns the records of the finished ones. If there are
-/// several `gpus`, processes that are started with the arguments `request` work on the runs first.
+/// several `places`, processes that are started with the arguments `request` work on the runs first.
 pub(crate) fn work(
     planned: &[Planned],
     root: &Path,
-    gpus: &[usize],
+    places: &Places,
     request: &[OsString],
 ) -> Result<Vec<RunRecord>, Failure> {
     let stop = Stop::on_signals().context("failed to listen for signals")?;
-    spread(planned, root, gpus, request, &stop)?;
+    spread(planned, root, places, request, &stop)?;
     if stop.is_raised() {
         return Err(Failure::Stopped);
     }
-    let mut progress =
-        if gpus.len() > 1 { Progress::after_others(planned.len()) } else { Progress::new(planned.len()) };
+    let mut progress = match places.all().len() {
+        0 | 1 => Progress::new(planned.len()),
+        _ => Progress::after_others(planned.len()),
+    };
     let reports = run_all(planned, root, &mut progress, &stop);
     if stop.is_raised() {
         return Err(Failure::Stopped);

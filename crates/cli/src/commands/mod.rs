@@ -10,9 +10,10 @@ mod destination;
 mod doctor;
 mod embed;
 mod evaluate;
-mod launch;
+pub(crate) mod launch;
 pub(crate) mod measure;
 mod origin;
+pub(crate) mod places;
 #[cfg(feature = "report")]
 mod report;
 #[cfg(feature = "report")]

@@ -1,7 +1,8 @@
 //! `invaspread reproduce SUITE`: its runs, then its report. `reproduce all`: every table and figure of the
 //! paper, then the page of all.
 
-use super::launch::{announce, each_once, work};
+use super::launch::{announce, each_once, note_request, work};
+use super::places::Places;
 use super::print_json;
 use super::report::{ALL, Print, default_folder, default_results, draw, every_suite, write, write_all};
 use super::spread::serve;
@@ -51,20 +52,22 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
 /// Runs a suite, writes its report, and returns the folder of its runs.
 fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result<PathBuf, Failure> {
     let suite = Suite::open(name)?;
-    let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
-    if let Some(gpu) = arguments.gpus.worker {
+    let mut sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
+    let request = [vec!["reproduce".into(), name.into()], arguments.settings.arguments()].concat();
+    note_request(&mut sweep.planned, &request);
+    if let Some(device) = arguments.gpus.worker {
         let Sweep { mut planned, root, .. } = sweep;
-        return serve(&mut planned, &root, gpu).map(|()| root);
+        return serve(&mut planned, &root, device).map(|()| root);
     }
     let Sweep { mut planned, root, .. } = each_once(sweep);
     let gpus = arguments.gpus.choose(&mut planned, &arguments.settings.overrides)?;
+    let places = if gpus.is_empty() { Places::default() } else { Places::new(&gpus, 1, None) };
     note!("{}", suite.title);
-    announce(&planned, &root, gpus.len())?;
+    announce(&planned, &root, &places)?;
     if arguments.dry_run {
         return Ok(root);
     }
-    let request = [vec!["reproduce".into(), name.into()], arguments.settings.arguments()].concat();
-    let records = work(&planned, &root, &gpus, &request)?;
+    let records = work(&planned, &root, &places, &request)?;
     if arguments.json {
         print_json(&records)?;
     }

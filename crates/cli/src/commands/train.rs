@@ -1,6 +1,7 @@
 //! `invaspread train`: one run, or the combinations of listed values.
 
-use super::launch::{announce, each_once, work};
+use super::launch::{announce, each_once, note_request, work};
+use super::places::Places;
 use super::print_json;
 use super::spread::serve;
 use crate::arguments::TrainArguments;
@@ -16,21 +17,21 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
     if let Some(suite) = arguments.settings.overrides.iter().find_map(suite) {
         return of_suite(&suite, arguments);
     }
-    let sweep = plan_runs(&arguments.settings.overrides()?, arguments.multirun, &Memory::of)?;
-    if let Some(gpu) = arguments.gpus.worker {
+    let mut sweep = plan_runs(&arguments.settings.overrides()?, arguments.multirun, &Memory::of)?;
+    let request = request(arguments);
+    note_request(&mut sweep.planned, &request);
+    if let Some(device) = arguments.gpus.worker {
         let Sweep { mut planned, root, .. } = sweep;
-        return serve(&mut planned, &root, gpu);
+        return serve(&mut planned, &root, device);
     }
     let Sweep { mut planned, root, .. } = each_once(sweep);
     let gpus = arguments.gpus.choose(&mut planned, &arguments.settings.overrides)?;
-    announce(&planned, &root, gpus.len())?;
+    let places = if gpus.is_empty() { Places::default() } else { Places::new(&gpus, 1, None) };
+    announce(&planned, &root, &places)?;
     if arguments.dry_run {
         return Ok(());
     }
-    let mut request = vec![OsString::from("train")];
-    request.extend(arguments.multirun.then(|| "--multirun".into()));
-    request.extend(arguments.settings.arguments());
-    let records = work(&planned, &root, &gpus, &request)?;
+    let records = work(&planned, &root, &places, &request)?;
     if arguments.json {
         return Ok(print_json(&records)?);
     }
@@ -47,6 +48,14 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
         );
     }
     Ok(())
+}
+
+/// Returns the command line that asks for the same runs.
+fn request(arguments: &TrainArguments) -> Vec<OsString> {
+    let mut request = vec![OsString::from("train")];
+    request.extend(arguments.multirun.then(|| "--multirun".into()));
+    request.extend(arguments.settings.arguments());
+    request
 }
 
 /// Runs a suite, as `reproduce` does.

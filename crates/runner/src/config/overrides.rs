@@ -1,6 +1,7 @@
 //! `key=value` arguments, and flags that set a key: their form, how their text is read, and lists of values
 //! that make several runs.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::groups::GROUPS;
@@ -219,7 +220,7 @@ impl Combinations {
                 });
             }
         }
-        let listed = |(item, values): &(&Override, &Vec<&str>)| (values.len() > 1).then(|| item.key.clone());
+        let listed = |(item, values): &(&Override, &Vec<_>)| (values.len() > 1).then(|| item.key.clone());
         let varied: Vec<String> = overrides.iter().zip(&lists).filter_map(|pair| listed(&pair)).collect();
         let count = lists.iter().fold(1_u128, |count, values| count.saturating_mul(values.len() as u128));
         if count > MOST_RUNS as u128 {
@@ -232,9 +233,9 @@ impl Combinations {
         let mut runs = vec![Vec::with_capacity(overrides.len())];
         for (item, values) in overrides.iter().zip(&lists) {
             let longer = |run: Vec<Override>| {
-                let with = move |value: &&str| {
+                let with = move |value: &Cow<'_, str>| {
                     let mut run = run.clone();
-                    run.push(Override { text: (*value).to_owned(), ..item.clone() });
+                    run.push(Override { text: value.clone().into_owned(), ..item.clone() });
                     run
                 };
                 values.iter().map(with)
@@ -274,9 +275,15 @@ fn kind_for_any_method(item: &Override) -> Result<Kind, ConfigError> {
     Ok(kinds.first().map_or(Kind::Word, |kind| (*kind).clone()))
 }
 
-fn values(item: &Override, commas: Commas) -> Result<Vec<&str>, ConfigError> {
+fn values(item: &Override, commas: Commas) -> Result<Vec<Cow<'_, str>>, ConfigError> {
     let kind = &kind_for_any_method(item)?;
-    let values = item.values(kind, commas);
+    let mut values = Vec::new();
+    for piece in item.values(kind, commas) {
+        match Range::of(piece).filter(|_| *kind == Kind::Whole) {
+            Some(range) => values.extend(range.numbers(item)?.map(|number| Cow::Owned(number.to_string()))),
+            None => values.push(Cow::Borrowed(piece)),
+        }
+    }
     if values.len() < 2 {
         return Ok(values);
     }
@@ -302,6 +309,48 @@ fn values(item: &Override, commas: Commas) -> Result<Vec<&str>, ConfigError> {
         });
     }
     Ok(values)
+}
+
+/// A range of whole numbers, `FIRST..LAST` or `FIRST..LAST..STEP`, with both ends as in a shell's braces.
+struct Range {
+    first: u64,
+    last: u64,
+    step: u64,
+}
+
+impl Range {
+    /// Parses a range; `None` if the text is none.
+    fn of(text: &str) -> Option<Self> {
+        let parts: Option<Vec<u64>> = text.trim().split("..").map(|part| part.parse().ok()).collect();
+        match parts?[..] {
+            [first, last] => Some(Self { first, last, step: 1 }),
+            [first, last, step] => Some(Self { first, last, step }),
+            _ => None,
+        }
+    }
+
+    /// Returns its numbers.
+    ///
+    /// # Errors
+    /// Returns an error that names the setting `item` if there are none or too many.
+    fn numbers(&self, item: &Override) -> Result<impl Iterator<Item = u64> + use<>, ConfigError> {
+        let Self { first, last, step } = *self;
+        if step < 1 || last < first {
+            return Err(ConfigError::Value {
+                key: item.key.clone(),
+                origin: item.origin(),
+                found: item.text.clone(),
+                expected: "a range FIRST..LAST with both ends, or FIRST..LAST..STEP, with FIRST at most LAST and STEP at least 1"
+                    .to_owned(),
+            });
+        }
+        let count = u128::from((last - first) / step) + 1;
+        if count > MOST_RUNS as u128 {
+            let (keys, runs) = (item.key.clone(), count.to_string());
+            return Err(ConfigError::TooManyRuns { keys, runs, most: MOST_RUNS });
+        }
+        Ok((0..count as u64).map(move |place| first + place * step))
+    }
 }
 
 #[cfg(test)]
@@ -367,6 +416,26 @@ mod tests {
         let huge: Vec<Override> =
             keys.iter().map(|key| parse(&format!("{key}=0,1,2,3,4,5,6,7,8,9"))).collect();
         assert!(matches!(expand(&huge, true), Err(ConfigError::TooManyRuns { .. })));
+    }
+
+    #[test]
+    fn ranges_are_lists_with_both_ends() {
+        let runs = |argument: &str| told(&expand(&[parse(argument)], true).unwrap());
+        assert_eq!(runs("seed=3..5"), ["seed=3", "seed=4", "seed=5"]);
+        assert_eq!(runs("eval.k=10..30..10,200"), ["eval.k=10", "eval.k=20", "eval.k=30", "eval.k=200"]);
+        assert_eq!(runs("seed=7..7"), ["seed=7"]);
+        // Only a whole number has ranges; a word or a path may hold dots.
+        assert_eq!(runs("data.root=../a"), ["data.root=../a"]);
+        let flag = Override::flag("--seeds", "seed", "0..2");
+        assert_eq!(Combinations::of_runs(&[flag], false).unwrap().runs.len(), 3);
+        for argument in ["seed=5..3", "seed=0..9..0"] {
+            let told = expand(&[parse(argument)], true).unwrap_err().to_string();
+            assert!(told.contains("FIRST..LAST with both ends") && told.contains(argument), "{told}");
+        }
+        for argument in ["seed=0..9000000", "seed=0..18446744073709551615"] {
+            assert!(matches!(expand(&[parse(argument)], true), Err(ConfigError::TooManyRuns { .. })));
+        }
+        assert!(matches!(expand(&[parse("seed=0..1")], false), Err(ConfigError::Sweep { .. })));
     }
 
     #[test]

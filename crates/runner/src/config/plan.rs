@@ -35,6 +35,7 @@ impl Config {
             config: config.into(),
             labels,
             lease: self.runs.lease_seconds.map_or(RunDirectory::LEASE, Duration::from_secs_f64),
+            request: None,
         })
     }
 

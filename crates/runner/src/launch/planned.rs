@@ -9,7 +9,7 @@ use invaspread_data::DataConfig;
 use super::LaunchError;
 use super::inspect::{Depth, Finished, look};
 use crate::engine::Recipe;
-use crate::record::{Fault, Layout, RecordError, Status};
+use crate::record::{Fault, Layout, RecordError, Request, Status};
 
 /// A planned run.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Planned {
     /// The time without a sign of life after which the process that works on the run counts as dead on other
     /// machines.
     pub lease: Duration,
+    /// The command that asked for the run, if it can be given again; it is kept beside the run.
+    pub request: Option<Arc<Request>>,
 }
 
 /// The names in a run's record. Nothing is computed from them.

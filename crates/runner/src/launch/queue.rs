@@ -299,6 +299,9 @@ impl Queue<'_> {
         directory.set_status(State::Running, done_before, None)?;
         let environment = machine::environment(run.recipe.device);
         directory.write_environment(&environment)?;
+        if let Some(request) = &run.request {
+            request.write(layout)?;
+        }
         directory.log(
             "run_begun",
             &json!({ "id": run.id(), "epochs_done": done_before, "environment": environment }),

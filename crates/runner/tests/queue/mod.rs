@@ -37,6 +37,7 @@ pub(crate) fn planned(row: &str, method: ChosenMethod) -> Planned {
             held_out: false,
         },
         lease: RunDirectory::LEASE,
+        request: None,
     }
 }
 

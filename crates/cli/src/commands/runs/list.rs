@@ -79,14 +79,14 @@ fn table(runs: &[FoundRun], sorted_by: Option<&str>) -> String {
 }
 
 /// Returns the main metric of a finished run, after its last epoch.
-fn result(run: &FoundRun) -> Option<String> {
+pub(super) fn result(run: &FoundRun) -> Option<String> {
     let record = run.record.as_ref()?;
     let main = record.metrics.get(&record.main_metric)?;
     Some(format!("{} {:.2}%", short_name(&record.main_metric), main.last))
 }
 
 /// Returns how many runs there are of each state: "3 runs: 2 finished, 1 stopped".
-fn counted(runs: &[FoundRun]) -> String {
+pub(super) fn counted(runs: &[FoundRun]) -> String {
     let mut of_state: BTreeMap<&str, usize> = BTreeMap::new();
     for run in runs {
         *of_state.entry(run.state.name()).or_default() += 1;

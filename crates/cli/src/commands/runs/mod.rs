@@ -4,7 +4,9 @@ mod diff;
 mod export;
 mod list;
 mod remove;
+mod resume;
 mod show;
+mod watch;
 
 use crate::failure::Failure;
 use crate::runs_arguments::RunsCommand;
@@ -19,6 +21,8 @@ pub(crate) fn runs(command: &RunsCommand) -> Result<(), Failure> {
         RunsCommand::List(arguments) => list::list(arguments),
         RunsCommand::Show(arguments) => show::show(arguments),
         RunsCommand::Diff(arguments) => diff::diff(arguments),
+        RunsCommand::Watch(arguments) => watch::watch(arguments),
+        RunsCommand::Resume(arguments) => resume::resume(arguments),
         RunsCommand::Export(arguments) => export::export(arguments),
         RunsCommand::Rm(arguments) => remove::remove(arguments),
     }
