@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use program::{done, empty, invaspread};
+use program::{done, empty, invaspread, refused};
 use serde_json::Value;
 
 /// Ten settings with four seeds each, of a few hundred milliseconds.
@@ -75,10 +75,16 @@ fn signal(child: &Child, name: &str) {
         Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
 }
 
-fn folders(root: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> =
-        fs::read_dir(root.join("runs/train")).unwrap().map(|entry| entry.unwrap().path()).collect();
+fn folders_if_any(root: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.join("runs/train")).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     found.sort();
+    found
+}
+
+fn folders(root: &Path) -> Vec<PathBuf> {
+    let found = folders_if_any(root);
+    assert!(!found.is_empty(), "no run in {}", root.display());
     found
 }
 
@@ -87,7 +93,7 @@ fn result(folder: &Path) -> BTreeMap<String, Value> {
     let record: BTreeMap<String, Value> =
         serde_json::from_slice(&fs::read(folder.join("record.json")).unwrap()).unwrap();
     let differs = [
-        "began",
+        "started",
         "finished",
         "seconds",
         "images_per_second",
@@ -188,6 +194,67 @@ fn a_sweep_survives_killed_and_suspended_processes() {
     assert!(listed.contains("40 runs: 40 finished"), "{listed}");
 }
 
+/// Two processes believe at the same time that a run is theirs: one was suspended for longer than its lease, and another
+/// took the run over. The first one wakes while the second is at work.
+#[test]
+fn an_owner_that_wakes_after_a_succession_changes_nothing() {
+    let mut arguments = SWEEP[..4].to_vec();
+    arguments.extend(["seed=0", "optim.epochs=60"]);
+    arguments.extend(&SWEEP[8..]);
+    let undisturbed = empty();
+    done(undisturbed.path(), &arguments);
+
+    let folder = empty();
+    let folder = folder.path();
+    let begin = |machine: &str| {
+        let log = fs::File::create(folder.join(format!("{machine}.txt"))).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_invaspread"));
+        command
+            .current_dir(folder)
+            .args(&arguments)
+            .env("INVASPREAD_HOST", machine)
+            .env_remove("INVASPREAD_DATA");
+        command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    };
+    let epoch = || -> Option<u64> {
+        let run = folders_if_any(folder).into_iter().next()?;
+        let status: Value = serde_json::from_slice(&fs::read(run.join("status.json")).ok()?).ok()?;
+        status["epoch"].as_u64()
+    };
+    let limit = Instant::now() + Duration::from_secs(300);
+    let wait_for = |wanted: u64| loop {
+        assert!(Instant::now() < limit, "epoch {wanted} is not reached");
+        match epoch().filter(|&epoch| epoch >= wanted) {
+            Some(epoch) => break epoch,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let mut first = begin("machine-1");
+    wait_for(2);
+    signal(&first, "-STOP");
+    let reached = epoch().unwrap();
+    let mut second = begin("machine-2");
+    assert!(wait_for(reached + 2) < 60, "the second process had ended before the first woke");
+    signal(&first, "-CONT");
+    assert!(first.wait().unwrap().success() && second.wait().unwrap().success());
+    let said = |machine: &str| fs::read_to_string(folder.join(format!("{machine}.txt"))).unwrap();
+    assert!(
+        said("machine-2").contains("gave no sign of life for 1 s and counts as dead"),
+        "{}",
+        said("machine-2")
+    );
+    assert!(said("machine-1").contains("another process has taken it over"), "{}", said("machine-1"));
+
+    let (ours, theirs) = (folders(folder).remove(0), folders(undisturbed.path()).remove(0));
+    assert_eq!(result(&ours), result(&theirs));
+    for file in ["checkpoints/last.safetensors", "embeddings/test.safetensors", "similarity.json"] {
+        assert!(fs::read(ours.join(file)).unwrap() == fs::read(theirs.join(file)).unwrap(), "{file}");
+    }
+    assert_eq!(events(&ours).get("run_finished"), Some(&1));
+    let said = invaspread(folder, &arguments);
+    assert!(said.err.contains("1 finished, 0 to do"), "{}", said.err);
+}
+
 #[test]
 fn a_killed_run_is_resumed_by_the_command_that_asked_for_it_and_watched() {
     let folder = empty();
@@ -264,4 +331,7 @@ fn a_killed_run_is_resumed_by_the_command_that_asked_for_it_and_watched() {
     assert!(err.contains("running") && err.contains("/400") && err.contains("an epoch, about"), "{err}");
     assert!(err.lines().last().unwrap().contains("stopped"), "{err}");
     assert!(done(folder, &["runs", "resume", "state=running"]).contains("nothing to resume"));
+    for command in ["resume", "watch"] {
+        refused(folder, &["runs", command, "optim.rl=1"], 2, &["`optim.rl`, which no run has"]);
+    }
 }
