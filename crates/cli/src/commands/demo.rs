@@ -6,13 +6,20 @@ use super::report::{Print, draw, write};
 use crate::arguments::DemoArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
-use invaspread_runner::config::{Suite, Sweep};
+use anyhow::anyhow;
+use invaspread_runner::config::{Launcher, Suite, Sweep};
 use invaspread_runner::memory::Memory;
 
 pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let suite = Suite::open("demo")?;
     let sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
-    let Sweep { planned, root, .. } = each_once(sweep);
+    let Sweep { planned, root, launcher, .. } = each_once(sweep);
+    if launcher != Launcher::Here {
+        let error = anyhow!(
+            "`launcher`: demo runs in this process, expected launcher=here; `reproduce demo` takes any launcher"
+        );
+        return Err(Failure::Usage(error));
+    }
     note!("{}", suite.title);
     announce(&planned, &root, 1)?;
     work(&planned, &root, &[], &[])?;

@@ -2,12 +2,13 @@
 
 use super::launch::{announce, each_once, work};
 use super::print_json;
+use super::slurm::{Asked, submit};
 use super::spread::serve;
 use crate::arguments::TrainArguments;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::print_line;
-use invaspread_runner::config::{Sweep, plan_runs};
+use invaspread_runner::config::{Launcher, Sweep, plan_runs};
 use invaspread_runner::memory::Memory;
 use std::ffi::OsString;
 
@@ -21,7 +22,13 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
         let Sweep { mut planned, root, .. } = sweep;
         return serve(&mut planned, &root, gpu);
     }
-    let Sweep { mut planned, root, .. } = each_once(sweep);
+    let sweep = each_once(sweep);
+    if sweep.launcher == Launcher::Slurm {
+        let TrainArguments { settings, gpus, dry_run, json, .. } = arguments;
+        let asked = Asked { suite: None, out: None, settings, gpus, dry_run: *dry_run, json: *json };
+        return submit(&sweep, &asked);
+    }
+    let Sweep { mut planned, root, .. } = sweep;
     let gpus = arguments.gpus.choose(&mut planned, &arguments.settings.overrides)?;
     announce(&planned, &root, gpus.len())?;
     if arguments.dry_run {

@@ -30,8 +30,27 @@ pub(super) const SHARDS: [&str; 4] =
 
 /// Keys that change no result: settings that differ only in them describe the same run. The labels of the
 /// groups are not keys.
-pub(super) const OUTSIDE_IDENTITY: [&str; 5] =
-    ["data.root", "data.cache", "runs.root", "runs.checkpoint_seconds", "profile.reduced"];
+pub(super) const OUTSIDE_IDENTITY: [&str; 19] = [
+    "data.root",
+    "data.cache",
+    "runs.root",
+    "runs.checkpoint_seconds",
+    "profile.reduced",
+    "launcher",
+    "slurm.partition",
+    "slurm.account",
+    "slurm.qos",
+    "slurm.time",
+    "slurm.cpus",
+    "slurm.gpus",
+    "slurm.memory",
+    "slurm.constraint",
+    "slurm.at_once",
+    "slurm.signal_seconds",
+    "slurm.requeue",
+    "slurm.setup",
+    "slurm.options",
+];
 
 /// The table of the labels that the choice of a group sets.
 const LABELS: &str = "groups";
