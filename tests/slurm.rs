@@ -63,8 +63,11 @@ impl Fake {
 
     /// Returns the arguments of each call of a program.
     fn calls(&self, name: &str) -> Vec<Vec<String>> {
-        let mut files: Vec<PathBuf> = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(&format!("calls.{name}.")));
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| {
+            path.file_name().unwrap().to_string_lossy().starts_with(&format!("calls.{name}."))
+        });
         let mut calls: Vec<Vec<String>> = files
             .iter()
             .map(|path| fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect())
@@ -86,7 +89,8 @@ impl Fake {
 }
 
 fn request<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    [&["train", "--multirun", "method=invaspread,nce", "seed=0,1"][..], &SMALL, &["launcher=slurm"], more].concat()
+    [&["train", "--multirun", "method=invaspread,nce", "seed=0,1"][..], &SMALL, &["launcher=slurm"], more]
+        .concat()
 }
 
 /// Returns the folder of the only launch.
@@ -103,10 +107,20 @@ fn what_is_submitted_is_done_task_by_task() {
     let run = |arguments: &[&str], variables: &[(&str, &str)]| fake.run(work.path(), arguments, variables);
     let dry = run(&request(&["slurm.time=1-0", "slurm.at_once=2", "--dry-run"]), &[]);
     assert_eq!(dry.code, Some(0), "{}", dry.err);
-    for line in ["#SBATCH --array=0-3%2", "#SBATCH --signal=B:USR1@120", "#SBATCH --time=1-0", "#SBATCH --requeue", "exec "] {
+    for line in [
+        "#SBATCH --array=0-3%2",
+        "#SBATCH --signal=B:USR1@120",
+        "#SBATCH --time=1-0",
+        "#SBATCH --requeue",
+        "exec ",
+    ] {
         assert!(dry.out.contains(line), "{line}: {}", dry.out);
     }
-    assert!(dry.err.contains("nothing is written or submitted") && !work.path().join("runs").exists(), "{}", dry.err);
+    assert!(
+        dry.err.contains("nothing is written or submitted") && !work.path().join("runs").exists(),
+        "{}",
+        dry.err
+    );
 
     let said = run(&request(&["slurm.time=1-0"]), &[]);
     assert_eq!(said.code, Some(0), "{}", said.err);
@@ -116,18 +130,30 @@ fn what_is_submitted_is_done_task_by_task() {
     assert_eq!(fake.calls("sbatch"), [vec!["--parsable".to_owned(), script]]);
     let tasks = fs::read_to_string(folder.join("runs.jsonl")).unwrap();
     assert_eq!(tasks.lines().count(), 4);
-    assert!(tasks.lines().next().unwrap().contains("method=invaspread") && !tasks.contains("slurm"), "{tasks}");
+    assert!(
+        tasks.lines().next().unwrap().contains("method=invaspread") && !tasks.contains("slurm"),
+        "{tasks}"
+    );
 
     // A task by the variables of its job, and one by hand; both from another folder.
     let (elsewhere, name) = (empty(), folder.display().to_string());
     let of_job = [("SLURM_ARRAY_JOB_ID", "101"), ("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_CPUS_PER_TASK", "1")];
     let said = fake.run(elsewhere.path(), &["slurm", "task", &name], &of_job);
     assert_eq!(said.code, Some(0), "{}", said.err);
-    assert!(said.err.contains("task 2 of ") && said.err.contains("job 101_2") && said.err.contains("nce"), "{}", said.err);
+    assert!(
+        said.err.contains("task 2 of ") && said.err.contains("job 101_2") && said.err.contains("nce"),
+        "{}",
+        said.err
+    );
     let said = fake.run(elsewhere.path(), &["slurm", "task", &name, "0"], &[]);
     assert!(said.code == Some(0) && said.err.contains("by hand"), "{}", said.err);
     let listed = run(&["runs", "list", "--json"], &[]);
-    assert_eq!((listed.code, listed.out.matches("\"finished\"").count() > 0), (Some(0), true), "{}", listed.out);
+    assert_eq!(
+        (listed.code, listed.out.matches("\"finished\"").count() > 0),
+        (Some(0), true),
+        "{}",
+        listed.out
+    );
     let done: Vec<bool> = tasks
         .lines()
         .map(|line| {
@@ -143,16 +169,25 @@ fn what_is_submitted_is_done_task_by_task() {
     let launched: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!((launched["array"].as_u64(), launched["report"].as_u64()), (Some(102), None), "{}", said.err);
     assert_eq!(launched["runs"].as_array().unwrap().len(), 1);
-    assert!(said.err.contains("2 finished, 2 to do") && said.err.contains("left out (job 101)"), "{}", said.err);
+    assert!(
+        said.err.contains("2 finished, 2 to do") && said.err.contains("left out (job 101)"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]
 fn nothing_is_submitted_twice_or_for_nothing() {
     let (fake, work) = (Fake::new(), empty());
-    let run = |more: &[&str]| fake.run(work.path(), &[&["train", "method=random"][..], &SMALL, more].concat(), &[]);
+    let run =
+        |more: &[&str]| fake.run(work.path(), &[&["train", "method=random"][..], &SMALL, more].concat(), &[]);
     assert_eq!(run(&[]).code, Some(0));
     let said = run(&["launcher=slurm"]);
-    assert!(said.code == Some(0) && said.err.contains("all runs are finished: nothing is submitted"), "{}", said.err);
+    assert!(
+        said.code == Some(0) && said.err.contains("all runs are finished: nothing is submitted"),
+        "{}",
+        said.err
+    );
     assert!(fake.calls("sbatch").is_empty() && !work.path().join("runs/launches").exists());
 }
 
@@ -188,9 +223,17 @@ fn a_task_says_what_does_not_fit() {
     let said = run(&["slurm", "task", &name], &[]);
     assert!(said.code == Some(2) && said.err.contains("SLURM_ARRAY_TASK_ID"), "{}", said.err);
     let said = run(&["slurm", "task", &name, "4"], &[]);
-    assert!(said.code == Some(1) && said.err.contains("no task 4, expected an index from 0 to 3"), "{}", said.err);
+    assert!(
+        said.code == Some(1) && said.err.contains("no task 4, expected an index from 0 to 3"),
+        "{}",
+        said.err
+    );
     let said = run(&["slurm", "report", &name], &[]);
-    assert!(said.code == Some(2) && said.err.contains("runs of `train`, which have no report"), "{}", said.err);
+    assert!(
+        said.code == Some(2) && said.err.contains("runs of `train`, which have no report"),
+        "{}",
+        said.err
+    );
 
     // Another build, and settings that plan another run.
     let about = folder.join("launch.json");
@@ -203,7 +246,12 @@ fn a_task_says_what_does_not_fit() {
     fs::write(&tasks, text.replacen("eval.k=5", "eval.k=6", 1)).unwrap();
     let said = run(&["slurm", "task", &name, "0"], &[]);
     assert!(said.code == Some(1) && said.err.contains("another build of the program"), "{}", said.err);
-    assert!(said.err.contains("task 0 is run train/") && said.err.contains("Give the command of the launch again"), "{}", said.err);
+    assert!(
+        said.err.contains("task 0 is run train/")
+            && said.err.contains("Give the command of the launch again"),
+        "{}",
+        said.err
+    );
     fs::write(&tasks, "{}\n").unwrap();
     let said = run(&["slurm", "task", &name, "0"], &[]);
     assert!(said.code == Some(1) && said.err.contains("runs.jsonl is damaged: line 1"), "{}", said.err);

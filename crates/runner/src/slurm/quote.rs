@@ -14,18 +14,14 @@ pub fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Returns `text` as one word of a line `#SBATCH`, where a backslash before any character, also a quote, a
-/// space or `#`, makes it mean itself. Line breaks cannot be expressed.
+/// Returns `text` as one word, or a part of one, of a line `#SBATCH`. Line breaks cannot be expressed.
 pub(super) fn sbatch_word(text: &str) -> String {
-    let mut word = String::with_capacity(text.len());
-    for letter in text.chars() {
-        // Slurm reads bytes; those of other letters mean nothing to it.
-        if letter.is_ascii() && !is_plain(letter) {
-            word.push('\\');
-        }
-        word.push(letter);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
     }
-    word
+    // Between double quotes a backslash makes the next character mean itself, and nothing is replaced. Outside of
+    // them Slurm 22.05 ends a word at a space even behind a backslash.
+    format!("\"{}\"", text.replace('\\', r"\\").replace('"', r#"\""#))
 }
 
 #[cfg(test)]
@@ -50,39 +46,51 @@ mod tests {
         assert_eq!(shell_word("/runs/table1"), "/runs/table1");
     }
 
-    /// What Slurm does to a line, from the source of `_get_argument` in sbatch's `opt.c` of version 22.05.
+    /// What sbatch 22.05.8 does to the words behind `#SBATCH`, as it was seen to: a space ends a word unless it is
+    /// between quotes.
     fn as_slurm_reads(line: &str) -> Vec<String> {
-        let (mut words, mut word, mut quote, mut begun) = (Vec::new(), String::new(), None, false);
-        let mut letters = line.chars();
-        while let Some(letter) = letters.next() {
-            match letter {
-                '\\' => {
-                    word.extend(letters.next());
-                    begun = true;
+        let (mut words, mut word, mut quote, mut escaped, mut begun) =
+            (Vec::new(), String::new(), None, false, false);
+        for letter in line.chars() {
+            if letter.is_ascii_whitespace() && quote.is_none() {
+                if begun {
+                    words.push(std::mem::take(&mut word));
                 }
-                _ if quote == Some(letter) => quote = None,
-                '\'' | '"' if quote.is_none() => (quote, begun) = (Some(letter), true),
-                ' ' | '\t' if quote.is_none() => {
-                    if begun {
-                        words.push(std::mem::take(&mut word));
-                    }
-                    begun = false;
-                }
-                '#' if quote.is_none() => break,
-                _ => {
-                    word.push(letter);
-                    begun = true;
-                }
+                (begun, escaped) = (false, false);
+                continue;
             }
+            match letter {
+                _ if escaped => {
+                    word.push(letter);
+                    escaped = false;
+                }
+                '\\' => escaped = true,
+                _ if quote == Some(letter) => quote = None,
+                '\'' | '"' if quote.is_none() => quote = Some(letter),
+                '#' if quote.is_none() => break,
+                _ => word.push(letter),
+            }
+            begun = true;
         }
         words.extend(begun.then_some(word));
         words
     }
 
+    #[test]
+    fn the_model_reads_what_sbatch_was_seen_to_read() {
+        assert_eq!(as_slurm_reads(r"--comment=a\ b"), ["--comment=a", "b"]);
+        assert_eq!(as_slurm_reads(r#"--comment="a b""#), ["--comment=a b"]);
+        assert_eq!(
+            as_slurm_reads(r#"--comment="a b'\"\\ \$HOME #1 `x`;""#),
+            [r#"--comment=a b'"\ $HOME #1 `x`;"#]
+        );
+        assert_eq!(as_slurm_reads(r#"--comment=a\'b\"c\$d\#e\\f"#), [r#"--comment=a'b"c$d#e\f"#]);
+    }
+
     proptest! {
         #[test]
         fn slurm_reads_back_what_was_quoted(text in "[ -~äß]{1,30}") {
-            prop_assert_eq!(as_slurm_reads(&format!("--chdir={}", sbatch_word(&text))), [format!("--chdir={text}")]);
+            prop_assert_eq!(as_slurm_reads(&format!("--chdir={} -n1", sbatch_word(&text))), [format!("--chdir={text}"), "-n1".to_owned()]);
         }
     }
 }
