@@ -176,6 +176,37 @@ fn what_is_submitted_is_done_task_by_task() {
     );
 }
 
+/// A task plans its run from the arguments in its line alone, whatever form they had.
+#[test]
+fn the_arguments_of_a_task_plan_its_run() {
+    let (fake, work) = (Fake::new(), empty());
+    let flags = ["train", "--multirun", "--runs", "r, 1", "--data-root", "/no, 'where'", "--seeds", "3,4"];
+    let lists = [
+        "method=\"nce\",random",
+        "augment.without=[flip,grayscale],[]",
+        "launcher=slurm",
+        "slurm.options=[--exclusive]",
+    ];
+    let said = fake.run(work.path(), &[&flags[..], &SMALL, &lists].concat(), &[]);
+    assert!(said.out.contains("8 runs"), "{}", said.err);
+    let root = work.path().join("r, 1");
+    let folder = fs::read_dir(root.join("launches")).unwrap().next().unwrap().unwrap().path();
+    let tasks: Vec<serde_json::Value> = fs::read_to_string(folder.join("runs.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let different: std::collections::BTreeSet<&str> =
+        tasks.iter().map(|task| task["run"].as_str().unwrap()).collect();
+    assert_eq!((tasks.len(), different.len()), (8, 8));
+    for index in [1, 4, 7] {
+        let said =
+            fake.run(work.path(), &["slurm", "task", folder.to_str().unwrap(), &index.to_string()], &[]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert!(root.join(tasks[index]["run"].as_str().unwrap()).join("record.json").exists());
+    }
+}
+
 #[test]
 fn nothing_is_submitted_twice_or_for_nothing() {
     let (fake, work) = (Fake::new(), empty());
