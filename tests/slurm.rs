@@ -2,7 +2,7 @@
 //! Slurm is in `tests/slurm/run.py`.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod program;
 
@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use program::{Said, empty};
+use program::{Said, done, empty, refused};
 
 /// Runs of a second.
 const SMALL: [&str; 14] = [
@@ -210,10 +210,9 @@ fn the_arguments_of_a_task_plan_its_run() {
 #[test]
 fn nothing_is_submitted_twice_or_for_nothing() {
     let (fake, work) = (Fake::new(), empty());
-    let run =
-        |more: &[&str]| fake.run(work.path(), &[&["train", "method=random"][..], &SMALL, more].concat(), &[]);
-    assert_eq!(run(&[]).code, Some(0));
-    let said = run(&["launcher=slurm"]);
+    let one = [&["train", "method=random"][..], &SMALL].concat();
+    done(work.path(), &one);
+    let said = fake.run(work.path(), &[&one[..], &["launcher=slurm"]].concat(), &[]);
     assert!(
         said.code == Some(0) && said.err.contains("all runs are finished: nothing is submitted"),
         "{}",
@@ -226,22 +225,22 @@ fn nothing_is_submitted_twice_or_for_nothing() {
 fn what_slurm_says_is_shown() {
     let (fake, work) = (Fake::new(), empty());
     let run = |arguments: &[&str], variables: &[(&str, &str)]| fake.run(work.path(), arguments, variables);
-    let refused = |said: &Said, code: i32, words: &[&str]| {
-        assert_eq!((said.code, said.err.matches("error: ").count() > 0), (Some(code), true), "{}", said.err);
+    let told = |said: &Said, words: &[&str]| {
+        assert_eq!((said.code, said.err.contains("\nerror: ")), (Some(1), true), "{}", said.err);
         words.iter().for_each(|word| assert!(said.err.contains(word), "{word}: {}", said.err));
     };
-    refused(&run(&request(&["--gpus", "0"]), &[]), 2, &["--gpus", "slurm.gpus=NUMBER"]);
-    refused(&run(&["train", "slurm.time=1-0"], &[]), 2, &["slurm.time", "launcher=slurm beside it"]);
-    refused(&run(&["demo", "launcher=slurm", "device=cpu"], &[]), 2, &["launcher", "reproduce demo"]);
+    refused(work.path(), &request(&["--gpus", "0"]), 2, &["--gpus", "slurm.gpus=NUMBER"]);
+    refused(work.path(), &["train", "slurm.time=1-0"], 2, &["slurm.time", "launcher=slurm beside it"]);
+    refused(work.path(), &["demo", "launcher=slurm", "device=cpu"], 2, &["launcher", "reproduce demo"]);
 
     fake.program("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1");
     let said = run(&request(&[]), &[]);
-    refused(&said, 1, &["Invalid account", "sbatch --parsable", "by hand"]);
+    told(&said, &["Invalid account", "sbatch --parsable", "by hand"]);
     fake.program("sbatch", "echo Welcome");
-    refused(&run(&request(&[]), &[]), 1, &["Welcome", "expected the number of a job"]);
+    told(&run(&request(&[]), &[]), &["Welcome", "expected the number of a job"]);
     fs::remove_file(fake.path("bin/sbatch")).unwrap();
     let none = [("PATH", "/nowhere")];
-    refused(&run(&request(&[]), &none), 1, &["failed to start sbatch", "login node"]);
+    told(&run(&request(&[]), &none), &["failed to start sbatch", "login node"]);
 }
 
 #[test]

@@ -150,7 +150,8 @@ mod tests {
         }
         // Only restarts since the task began count.
         assert_eq!(next(Termination, 1, Some(&facts(PREEMPTED_REQUEUE)), true), Next::Cancelled);
-        assert_eq!(next(TimeLimit, 1, Some(&facts(NODE_DOWN)), true), Next::Requeue);
+        let again = JobFacts { restarts: 1, ..facts(RUNNING) };
+        assert_eq!(next(TimeLimit, 1, Some(&again), true), Next::Requeue);
     }
 
     #[test]
