@@ -256,6 +256,34 @@ fn an_owner_that_wakes_after_a_succession_changes_nothing() {
 }
 
 #[test]
+fn several_processes_of_one_machine_share_a_sweep() {
+    let folder = empty();
+    let folder = folder.path();
+    let mut arguments = SWEEP[..3].to_vec();
+    arguments.extend([
+        "method=random,nce",
+        "seed=0..2",
+        "launcher=local",
+        "local.processes=2",
+        "local.threads=1",
+    ]);
+    arguments.extend(&SWEEP[7..]);
+    let said = invaspread(folder, &arguments);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for words in ["6 runs in", "2 processes with 1 thread each", "cpu #1  ", "cpu #2  "] {
+        assert!(said.err.contains(words), "{words}: {}", said.err);
+    }
+    assert_eq!(said.out.lines().count(), 6, "a line for each run: {}", said.out);
+    assert!(done(folder, &["runs", "list"]).contains("6 runs: 6 finished"));
+    // The launcher is not part of a run: without it, the same runs are meant.
+    let alone: Vec<&str> = arguments.iter().copied().filter(|one| !one.starts_with('l')).collect();
+    let said = invaspread(folder, &alone);
+    assert!(said.err.contains("6 finished, 0 to do"), "{}", said.err);
+    let told = ["`local.processes`", "launcher=local beside it"];
+    refused(folder, &["train", "profile=smoke", "local.processes=2"], 2, &told);
+}
+
+#[test]
 fn a_killed_run_is_resumed_by_the_command_that_asked_for_it_and_watched() {
     let folder = empty();
     let folder = folder.path();

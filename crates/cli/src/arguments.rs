@@ -60,6 +60,10 @@ pub(crate) enum Command {
     /// Measure the speed of a training step, an epoch, evaluation, augmentation, kNN or k-means on this
     /// machine
     Bench(BenchArguments),
+    /// Do a part of what launcher=slurm submitted
+    // The scripts of a launch call it; docs/cluster.md says how to call it by hand.
+    #[command(subcommand, hide = true)]
+    Slurm(SlurmCommand),
     /// Print the completion script of a shell
     Completions(CompletionsArguments),
 }
@@ -155,6 +159,25 @@ pub(crate) struct ReportArguments {
     /// Print the table as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SlurmCommand {
+    /// Do the run of one task
+    Task {
+        /// Folder of the launch
+        #[arg(value_parser = path())]
+        folder: PathBuf,
+        /// Index of the task, to do it by hand; SLURM_ARRAY_TASK_ID if not given
+        index: Option<usize>,
+    },
+    #[cfg(feature = "report")]
+    /// Write the report of the suite
+    Report {
+        /// Folder of the launch
+        #[arg(value_parser = path())]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

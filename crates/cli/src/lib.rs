@@ -176,6 +176,7 @@ fn start_threads(command: &Command) -> Result<(), Failure> {
     let wanted = match command {
         Command::Config(_) | Command::Runs(_) | Command::Completions(_) => return Ok(()),
         Command::Bench(arguments) => arguments.threads,
+        Command::Slurm(_) => commands::threads_of_task(|name| std::env::var(name).ok()),
         _ => None,
     };
     let Started { threads, wanted } =
@@ -212,6 +213,7 @@ fn obey(command: Command) -> Result<(), Failure> {
         Command::Config(command) => commands::config(&command),
         Command::Doctor(arguments) => commands::doctor(&arguments),
         Command::Bench(arguments) => commands::bench(&arguments),
+        Command::Slurm(command) => commands::slurm(&command),
         Command::Completions(arguments) => {
             commands::completions(&arguments);
             Ok(())

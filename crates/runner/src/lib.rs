@@ -17,6 +17,7 @@ pub mod runs;
 #[cfg(feature = "cuda")]
 mod self_check;
 pub mod settings;
+pub mod slurm;
 
 pub use invaspread_record as record;
 #[cfg(feature = "cuda")]

@@ -25,8 +25,8 @@ pub fn environment(device: DeviceKind) -> Environment {
     }
 }
 
-/// Returns the BLAKE3 hash of this program's file, which is read once.
-fn program_hash() -> Option<String> {
+/// Returns the BLAKE3 hash of this program's file, which is read once; `None` if it cannot be read.
+pub fn program_hash() -> Option<String> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     let hash = || {
         // On Linux this is the file that runs, even if a build has put another one into its place since.

@@ -7,7 +7,8 @@ use super::report::{Print, draw, write};
 use crate::arguments::DemoArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
-use invaspread_runner::config::{Suite, Sweep};
+use anyhow::anyhow;
+use invaspread_runner::config::{Launcher, Suite, Sweep};
 use invaspread_runner::memory::Memory;
 
 pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
@@ -15,7 +16,13 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     let mut sweep = suite.plan_all(&arguments.settings.overrides()?, &Memory::of)?;
     let request = [vec!["reproduce".into(), "demo".into()], arguments.settings.arguments()].concat();
     note_request(&mut sweep.planned, &request);
-    let Sweep { planned, root, .. } = each_once(sweep);
+    let Sweep { planned, root, launcher, .. } = each_once(sweep);
+    if launcher != Launcher::Here {
+        let error = anyhow!(
+            "`launcher`: demo runs in this process, expected launcher=here; `reproduce demo` takes any launcher"
+        );
+        return Err(Failure::Usage(error));
+    }
     note!("{}", suite.title);
     announce(&planned, &root, &Places::default())?;
     work(&planned, &root, &Places::default(), &[])?;

@@ -93,23 +93,8 @@ pub(crate) fn each_once(sweep: Sweep) -> Sweep {
 /// A run that cannot be inspected fails when its turn comes; if no run can be inspected, nothing is begun.
 pub(crate) fn announce(planned: &[Planned], root: &Path, places: &Places) -> Result<(), Failure> {
     stops_packing()?;
-    let mut standings: Vec<_> = planned.iter().map(|run| run.standing(root)).collect();
-    if standings.iter().all(Result::is_err)
-        && let Some(Err(error)) = standings.pop()
-    {
-        return Err(anyhow::Error::new(error).context("failed to look at the runs that are there").into());
-    }
-    let count = |is: fn(&Standing) -> bool| standings.iter().flatten().filter(|&found| is(found)).count();
-    let done = count(|found| matches!(found, Standing::Done));
-    let incomplete = count(|found| matches!(found, Standing::Incomplete { .. }));
-    let left = planned.len() - done - incomplete;
-    let runs = if planned.len() == 1 { "run" } else { "runs" };
-    let missing = match incomplete {
-        0 => String::new(),
-        _ => format!(", {incomplete} finished with files missing or damaged"),
-    };
-    note!("{} {runs} in {}: {done} finished{missing}, {left} to do", planned.len(), root.display());
-    if left == 0 {
+    let standings = standings(planned, root)?;
+    if !standings.iter().any(is_left) {
         return Ok(());
     }
     let timing = || note!("timing a few steps of each ...");
@@ -132,7 +117,7 @@ pub(crate) fn announce(planned: &[Planned], root: &Path, places: &Places) -> Res
     for line in lines(planned, &workloads) {
         note!("  {line}");
     }
-    match places.all().len().min(left) {
+    match places.all().len().min(workloads.len()) {
         0 | 1 => note!("about {} in all on this machine", readable(total)),
         _ if places.are_on_the_processor() => note!(
             "about {} in all on this machine if it did one after the other; several at once take less",
@@ -153,6 +138,36 @@ pub(crate) fn announce(planned: &[Planned], root: &Path, places: &Places) -> Res
         note!("{}", how_to_shorten(planned));
     }
     Ok(())
+}
+
+/// How far a run has come, or why that cannot be said.
+pub(crate) type Found = Result<Standing, LaunchError>;
+
+/// Returns whether a run that was looked at is still to be trained.
+fn is_left(found: &Found) -> bool {
+    !matches!(found, Ok(Standing::Done | Standing::Incomplete { .. }))
+}
+
+/// Returns how far each run has come, and prints how many are finished. A run that cannot be inspected is an
+/// error only if no run can be.
+pub(crate) fn standings(planned: &[Planned], root: &Path) -> Result<Vec<Found>, Failure> {
+    let mut standings: Vec<_> = planned.iter().map(|run| run.standing(root)).collect();
+    if standings.iter().all(Result::is_err)
+        && let Some(Err(error)) = standings.pop()
+    {
+        return Err(anyhow::Error::new(error).context("failed to look at the runs that are there").into());
+    }
+    let count = |is: fn(&Standing) -> bool| standings.iter().flatten().filter(|&found| is(found)).count();
+    let done = count(|found| matches!(found, Standing::Done));
+    let incomplete = count(|found| matches!(found, Standing::Incomplete { .. }));
+    let left = planned.len() - done - incomplete;
+    let runs = if planned.len() == 1 { "run" } else { "runs" };
+    let missing = match incomplete {
+        0 => String::new(),
+        _ => format!(", {incomplete} finished with files missing or damaged"),
+    };
+    note!("{} {runs} in {}: {done} finished{missing}, {left} to do", planned.len(), root.display());
+    Ok(standings)
 }
 
 /// Returns a line for each remaining run; if there are many, one line for all seeds of a run.

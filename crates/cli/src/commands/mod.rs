@@ -19,6 +19,7 @@ mod report;
 #[cfg(feature = "report")]
 mod reproduce;
 mod runs;
+mod slurm;
 mod spread;
 mod train;
 mod weights;
@@ -37,6 +38,7 @@ pub(crate) use report::report;
 #[cfg(feature = "report")]
 pub(crate) use reproduce::reproduce;
 pub(crate) use runs::runs;
+pub(crate) use slurm::{slurm, threads_of_task};
 pub(crate) use train::train;
 pub(crate) use weights::weights;
 

@@ -3,6 +3,7 @@
 use crate::arguments::Gpus;
 use crate::failure::Failure;
 use anyhow::anyhow;
+use invaspread_runner::config::{Launcher, LocalSection};
 use invaspread_runner::launch::Planned;
 use invaspread_tensor::DeviceKind;
 use std::fmt;
@@ -41,6 +42,25 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// Returns the places of `launcher`, which does `planned`; `gpus` are those that the runs are spread over.
+    pub(crate) fn of(launcher: Launcher, local: LocalSection, planned: &[Planned], gpus: &[usize]) -> Self {
+        // A GPU that the settings name is the only one.
+        let named = match planned.first().map(|run| run.recipe.device) {
+            Some(DeviceKind::Cuda(gpu)) if gpus.is_empty() => vec![gpu],
+            _ => gpus.to_vec(),
+        };
+        match launcher {
+            Launcher::Local => {
+                let cores = std::thread::available_parallelism().map_or(1, usize::from);
+                let unset = if named.is_empty() { cores } else { 1 };
+                let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+                Self::new(&named, local.processes.map_or(unset, number), local.threads.map(number))
+            }
+            Launcher::Here | Launcher::Slurm if gpus.is_empty() => Self::default(),
+            Launcher::Here | Launcher::Slurm => Self::new(gpus, 1, None),
+        }
+    }
+
     /// Returns `processes` places on each of `gpus`, or on the processor if there are none.
     pub(crate) fn new(gpus: &[usize], processes: usize, threads: Option<usize>) -> Self {
         let devices: Vec<Option<usize>> =
@@ -65,6 +85,11 @@ impl Places {
     /// Returns whether all processes share the cores of the processor.
     pub(crate) fn are_on_the_processor(&self) -> bool {
         self.all.iter().all(|place| place.gpu.is_none())
+    }
+
+    /// Returns whether the number of threads was set.
+    pub(crate) fn have_threads(&self) -> bool {
+        self.threads.is_some()
     }
 
     /// Returns the number of threads with which each process computes.

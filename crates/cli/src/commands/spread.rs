@@ -75,7 +75,7 @@ pub(crate) fn spread(
     let (sender, events) = mpsc::channel();
     let mut workers: BTreeMap<Place, Child> = BTreeMap::new();
     for &place in places.all() {
-        let worker = begin(place, places.threads(), request, &sender).context("failed to begin a process")?;
+        let worker = begin(place, &places, request, &sender).context("failed to begin a process")?;
         workers.insert(place, worker);
     }
     drop(sender);
@@ -116,19 +116,19 @@ pub(crate) fn spread(
     Ok(())
 }
 
-/// Starts the worker in `place`, which computes with `threads` threads unless the environment says how many, and a
-/// thread that reads its messages.
+/// Starts the worker in `place`, one of `places`, and a thread that reads its messages. The environment's number of
+/// threads holds, unless the settings have one.
 fn begin(
     place: Place,
-    threads: usize,
+    places: &Places,
     request: &[OsString],
     events: &Sender<Event>,
 ) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(request).args(["--worker", &place.device().to_string()]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    if std::env::var_os(THREADS).is_none() {
-        command.env(THREADS, threads.to_string());
+    if std::env::var_os(THREADS).is_none() || places.have_threads() {
+        command.env(THREADS, places.threads().to_string());
     }
     // A terminal sends its interrupt to the whole process group, and a second interrupt would end a worker at
     // once. In a group of its own, a worker is stopped only by the first process.

@@ -3,12 +3,13 @@
 use super::launch::{announce, each_once, note_request, work};
 use super::places::Places;
 use super::print_json;
+use super::slurm::{Asked, submit};
 use super::spread::serve;
 use crate::arguments::TrainArguments;
 use crate::failure::Failure;
 use crate::metric_names::short_name;
 use crate::output::print_line;
-use invaspread_runner::config::{Sweep, plan_runs};
+use invaspread_runner::config::{Launcher, Sweep, plan_runs};
 use invaspread_runner::memory::Memory;
 use std::ffi::OsString;
 
@@ -24,9 +25,15 @@ pub(crate) fn train(arguments: &TrainArguments) -> Result<(), Failure> {
         let Sweep { mut planned, root, .. } = sweep;
         return serve(&mut planned, &root, device);
     }
-    let Sweep { mut planned, root, .. } = each_once(sweep);
+    let sweep = each_once(sweep);
+    if sweep.launcher == Launcher::Slurm {
+        let TrainArguments { settings, gpus, dry_run, json, .. } = arguments;
+        let asked = Asked { suite: None, out: None, settings, gpus, dry_run: *dry_run, json: *json };
+        return submit(&sweep, &asked);
+    }
+    let Sweep { mut planned, root, launcher, local, .. } = sweep;
     let gpus = arguments.gpus.choose(&mut planned, &arguments.settings.overrides)?;
-    let places = if gpus.is_empty() { Places::default() } else { Places::new(&gpus, 1, None) };
+    let places = Places::of(launcher, local, &planned, &gpus);
     announce(&planned, &root, &places)?;
     if arguments.dry_run {
         return Ok(());

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use super::groups::METHOD;
 use super::groups::{Files, GROUPS, built_in};
+use super::launcher::is_of_launcher;
 use super::layers::Layers;
 use super::schema::of_method;
 use super::scoped::of_chosen_method;
@@ -188,7 +189,7 @@ fn is_smaller(values: &toml::Table, promised: &toml::Table, key: &str) -> bool {
 }
 
 /// Returns whether a record holds the value of this key under another name, or whether the key is a folder on
-/// this machine.
+/// this machine, or says where the run is done.
 fn is_said_elsewhere(key: &str) -> bool {
     matches!(
         key,
@@ -200,5 +201,5 @@ fn is_said_elsewhere(key: &str) -> bool {
             | "runs.root"
             | "runs.checkpoint_seconds"
             | "runs.lease_seconds"
-    )
+    ) || is_of_launcher(key)
 }

@@ -126,6 +126,14 @@ impl Override {
         format!("{}={}", self.key, self.text)
     }
 
+    /// Returns the setting as one argument of the command line that sets it to the same value.
+    pub(super) fn on_command_line(&self) -> String {
+        match self.given {
+            Given::Argument | Given::Flag(_) => self.argument(),
+            Given::Path(flag) => format!("{flag}={}", self.text),
+        }
+    }
+
     /// The beginning of the name of a setting that was typed, or that a suite gives.
     pub(super) const TYPED: &'static str = "argument ";
 

@@ -30,13 +30,29 @@ pub(super) const SHARDS: [&str; 4] =
 
 /// Keys that change no result: settings that differ only in them describe the same run. The labels of the
 /// groups are not keys.
-pub(super) const OUTSIDE_IDENTITY: [&str; 6] = [
+pub(super) const OUTSIDE_IDENTITY: [&str; 22] = [
     "data.root",
     "data.cache",
     "runs.root",
     "runs.checkpoint_seconds",
     "runs.lease_seconds",
     "profile.reduced",
+    "launcher",
+    "local.processes",
+    "local.threads",
+    "slurm.partition",
+    "slurm.account",
+    "slurm.qos",
+    "slurm.time",
+    "slurm.cpus",
+    "slurm.gpus",
+    "slurm.memory",
+    "slurm.constraint",
+    "slurm.at_once",
+    "slurm.signal_seconds",
+    "slurm.requeue",
+    "slurm.setup",
+    "slurm.options",
 ];
 
 /// The table of the labels that the choice of a group sets.

@@ -1,6 +1,8 @@
 //! The resolved config: every key that a file or an argument may set, with its type.
 //! `experiments/config.toml` explains each.
 
+use super::launcher::{Launcher, LocalSection, SlurmSection};
+use super::schema::OUTSIDE_IDENTITY;
 use super::{ConfigError, Override};
 use crate::engine::{KMeansStart, RetrievalRecipe, When};
 use crate::methods::{ChosenMethod, Layer, RunLength};
@@ -24,6 +26,9 @@ pub struct Config {
     /// The precision of convolutions.
     #[serde(with = "super::text")]
     pub precision: Precision,
+    /// What does the runs.
+    #[serde(default)]
+    pub launcher: Launcher,
     /// The chosen file of each group. These are labels, which only reports read.
     pub groups: Groups,
     /// The images: which, how many, and where they are.
@@ -44,6 +49,12 @@ pub struct Config {
     pub profile: ProfileSection,
     /// Where runs are kept.
     pub runs: RunsSection,
+    /// The processes of this machine, if several do the runs.
+    #[serde(default, skip_serializing_if = "LocalSection::is_unset")]
+    pub local: LocalSection,
+    /// What a Slurm cluster is asked for, if it does the runs.
+    #[serde(default)]
+    pub slurm: SlurmSection,
 }
 
 /// The chosen file of each group.
@@ -325,7 +336,14 @@ impl Config {
         let wrong = |key: &str, found: String, expected: &str| {
             Err(ConfigError::Value { key: key.into(), origin: origin(key), found, expected: expected.into() })
         };
-        if let Some(why) = self.device.why_not() {
+        if self.launcher == Launcher::Slurm && self.device == DeviceKind::Auto {
+            let expected = "cpu or cuda where launcher is slurm: a run belongs to its device, and this machine does not see the \
+                            devices of the nodes";
+            return wrong("device", self.device.to_string(), expected);
+        }
+        // A program that was built without CUDA cannot use a GPU on any machine.
+        let must_be_here = self.launcher.computes_here() || !cfg!(feature = "cuda");
+        if must_be_here && let Some(why) = self.device.why_not() {
             let others = if DeviceKind::gpus() > 0 { "one that is there" } else { "auto or cpu" };
             return wrong("device", self.device.to_string(), &format!("{others}: {why}"));
         }
@@ -427,6 +445,20 @@ impl Config {
             && !(trust.is_finite() && trust > 0.0)
         {
             return wrong("optim.trust_coefficient", trust.to_string(), "a number above 0");
+        }
+        for (launcher, name, keys) in
+            [(Launcher::Local, "local", "local."), (Launcher::Slurm, "slurm", "slurm.")]
+        {
+            let is_typed = |key: &&str| key.starts_with(keys) && origin(key).starts_with(Override::TYPED);
+            if self.launcher != launcher
+                && let Some(key) = OUTSIDE_IDENTITY.into_iter().find(is_typed)
+            {
+                let found = format!("a value, where launcher is not {name}");
+                return wrong(key, found, &format!("launcher={name} beside it, or no such argument"));
+            }
+        }
+        if let Err((key, found, expected)) = self.local.check().and_then(|()| self.slurm.check()) {
+            return wrong(key, found, &expected);
         }
         if let Some(seconds) = self.runs.checkpoint_seconds
             && !(seconds.is_finite() && seconds >= 0.0)
@@ -575,6 +607,8 @@ impl Config {
         });
         self.runs.checkpoint_seconds = Some(0.0);
         self.runs.lease_seconds = Some(0.0);
+        self.local = LocalSection::with_every_key();
+        self.slurm = SlurmSection::with_every_key();
         self.augment.squash = Some(0);
         self.augment.crop = Some(RandomCrop::default());
         self.augment.blur = Some(RandomBlur::default());

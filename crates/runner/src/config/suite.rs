@@ -114,7 +114,7 @@ impl Suite {
         let mut gathering = Gathering::default();
         for typed in &combinations.runs {
             let varied = varied(typed, &combinations.varied);
-            self.each(typed, &varied, &mut planner, |run, config| gathering.take(run, config))?;
+            self.each(typed, &varied, &mut planner, |run, config| gathering.take(run, config, typed))?;
         }
         Ok(gathering.into_sweep())
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use invaspread_tensor::DeviceKind;
 
 use super::labels::{Asked, Promised};
+use super::launcher::is_of_launcher;
 use super::layers::Layers;
 use super::overrides::Combinations;
 use super::schema::Schema;
-use super::{Config, ConfigError, Override, Resolved, resolve};
+use super::{Config, ConfigError, Launcher, LocalSection, Override, Resolved, SlurmSection, resolve};
 use crate::launch::Planned;
 use crate::memory::Memory;
 
@@ -25,6 +26,16 @@ pub struct Sweep {
     pub root: PathBuf,
     /// The runs that were asked for more than once, one a line; each is planned once.
     pub repeated: Vec<String>,
+    /// What does the runs.
+    pub launcher: Launcher,
+    /// The processes of this machine, if several do the runs.
+    pub local: LocalSection,
+    /// What a Slurm cluster is asked for, if it does the runs.
+    pub slurm: SlurmSection,
+    /// If this process does not do the runs itself, the arguments that plan each run alone, in the order of
+    /// `planned` (in a suite, each run and the other rows); otherwise empty. The folder of the runs is not among
+    /// them.
+    pub alone: Vec<Vec<String>>,
 }
 
 /// Returns the runs that `arguments` make outside of a suite.
@@ -40,7 +51,7 @@ pub fn plan_runs(arguments: &[Override], multirun: bool, room: Room<'_>) -> Resu
         let varied = varied(typed, &combinations.varied);
         let asked = Asked { suite: None, row: None, label: None, own: &[], typed, varied: &varied };
         let (run, config) = planner.plan(&asked)?;
-        gathering.take(run, config);
+        gathering.take(run, config, typed);
     }
     Ok(gathering.into_sweep())
 }
@@ -103,7 +114,7 @@ impl<'a> Planner<'a> {
 
     fn resolve(&self, asked: &Asked<'_>, settings: &[Override]) -> Result<(Planned, Config), ConfigError> {
         let Resolved { config, .. } = resolve(settings)?;
-        if let Some(room) = self.room {
+        if let Some(room) = self.room.filter(|_| config.launcher.computes_here()) {
             config.fits(room)?;
         }
         let promised = Promised::new(&config, asked.own)?;
@@ -128,6 +139,10 @@ pub(super) struct Gathering {
     seen: HashSet<(String, String)>,
     root: PathBuf,
     repeated: Vec<String>,
+    launcher: Launcher,
+    local: LocalSection,
+    slurm: SlurmSection,
+    alone: Vec<Vec<String>>,
 }
 
 impl Gathering {
@@ -137,12 +152,16 @@ impl Gathering {
     }
 
     /// Adds a run unless it is in the list. Two rows of a suite may be the same run under two names; both are
-    /// shown.
-    pub(super) fn take(&mut self, run: Planned, config: &Config) {
+    /// shown. `typed` are the arguments that asked for it.
+    pub(super) fn take(&mut self, run: Planned, config: &Config, typed: &[Override]) {
         if self.planned.is_empty() {
             self.root.clone_from(&config.runs.root);
+            (self.launcher, self.local, self.slurm) = (config.launcher, config.local, config.slurm.clone());
         }
         if self.seen.insert((run.id(), run.labels.row.clone())) {
+            if !self.launcher.computes_here() {
+                self.alone.push(alone(typed, run.recipe.seed));
+            }
             self.planned.push(run);
         } else {
             self.repeated.push(format!("{} is asked for more than once, and is run once", run.title()));
@@ -150,7 +169,14 @@ impl Gathering {
     }
 
     pub(super) fn into_sweep(self) -> Sweep {
-        let Self { planned, root, repeated, .. } = self;
-        Sweep { planned, root, repeated }
+        let Self { planned, root, repeated, launcher, local, slurm, alone, .. } = self;
+        Sweep { planned, root, repeated, launcher, local, slurm, alone }
     }
+}
+
+/// Returns the arguments that plan the run with `seed` of those that `typed` asks for, on any machine.
+fn alone(typed: &[Override], seed: u64) -> Vec<String> {
+    let is_kept = |one: &&Override| !is_of_launcher(&one.key) && one.key != "runs.root" && one.key != "seed";
+    let kept = typed.iter().filter(is_kept).map(Override::on_command_line);
+    kept.chain([format!("seed={seed}")]).collect()
 }

@@ -216,6 +216,10 @@ fn the_hash_is_of_what_can_change_a_result() {
     for same in same {
         assert_eq!(hash(&["dataset=cifar10", same]), base, "{same}");
     }
+    let on_cpu = ["dataset=cifar10", "device=cpu"];
+    assert_eq!(hash(&["dataset=cifar10", "launcher=local", "local.processes=3"]), base);
+    let on_slurm = ["launcher=slurm", "slurm.time=1-0", "slurm.gpus=1", "slurm.setup=[module load x]"];
+    assert_eq!(hash(&[&on_cpu[..], &on_slurm[..]].concat()), hash(&on_cpu));
     let others = [
         "optim.lr=0.031",
         "optim.epochs=199",

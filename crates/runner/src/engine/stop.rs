@@ -51,6 +51,20 @@ impl Stop {
         Ok(known.insert(stop).clone())
     }
 
+    /// Lets SIGUSR1 raise the flag too, by which a batch system says that the time limit is near. Returns a flag
+    /// that no other signal raises. On systems without SIGUSR1 nothing raises it.
+    ///
+    /// # Errors
+    /// Returns an error if the system refuses to handle the signal.
+    pub fn on_time_limit(&self) -> io::Result<Self> {
+        let near = Self::new();
+        #[cfg(unix)]
+        for one in [&near, self] {
+            flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&one.flag))?;
+        }
+        Ok(near)
+    }
+
     /// Raises the flag.
     pub fn raise(&self) {
         self.flag.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use invaspread_data::DataConfig;
 use super::LaunchError;
 use super::inspect::{Depth, Finished, look};
 use crate::engine::Recipe;
-use crate::record::{Fault, Layout, RecordError, Request, Status};
+use crate::record::{Fault, Layout, RecordError, Request, State, Status};
 
 /// A planned run.
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ impl Planned {
             return Ok(if faults.is_empty() { Standing::Done } else { Standing::Incomplete { faults } });
         }
         match Status::read(&layout) {
-            Ok(None) => Ok(Standing::New),
+            Ok(None | Some(Status { state: State::Queued, .. })) => Ok(Standing::New),
             Ok(Some(status)) => Ok(Standing::Begun { epoch: status.epoch }),
             Err(RecordError::Damaged { .. }) => Ok(Standing::Begun { epoch: 0 }),
             Err(error) => Err(error.into()),

@@ -60,6 +60,17 @@ fn the_lists_of_keys_are_what_the_types_say() {
             "optim.warmup",
             "runs.checkpoint_seconds",
             "runs.lease_seconds",
+            "local.processes",
+            "local.threads",
+            "slurm.account",
+            "slurm.at_once",
+            "slurm.constraint",
+            "slurm.cpus",
+            "slurm.gpus",
+            "slurm.memory",
+            "slurm.partition",
+            "slurm.qos",
+            "slurm.time",
         ]
     );
     assert!(keys.iter().all(|(_, kind)| *kind != Kind::List(Box::new(Kind::Table))));
@@ -275,4 +286,34 @@ fn names_of_transforms_and_numbers_of_recall_are_checked_one_by_one() {
     assert!(error(&["augment.size=0"]).contains("`augment.size` in argument augment.size=0: found 0"));
     let told = error(&["eval.retrieval.recall_at=[1,2,1]"]);
     assert!(told.contains("found [1, 2, 1], expected each number once"), "{told}");
+}
+
+#[test]
+fn keys_of_a_launcher_need_it() {
+    let told = error(&["slurm.time=1-0"]);
+    assert!(told.contains("`slurm.time`") && told.contains("launcher=slurm beside it"), "{told}");
+    // A file may hold them for later.
+    let file = |text: &str| GroupFile { origin: "mine.toml".into(), text: text.into() };
+    let found = resolve_over(Some(file("[slurm]\npartition = \"gpu\"")), &[]).unwrap().config;
+    assert_eq!(found.slurm.partition.as_deref(), Some("gpu"));
+    let told = error(&["launcher=slurm"]);
+    assert!(told.contains("`device`") && told.contains("found auto, expected cpu or cuda"), "{told}");
+    let told = error(&["launcher=slurm", "device=cpu", "slurm.memory=16GB"]);
+    assert!(told.contains("`slurm.memory` in argument slurm.memory=16GB: found 16GB"), "{told}");
+    let told = error(&["local.processes=2"]);
+    assert!(told.contains("`local.processes`") && told.contains("launcher=local beside it"), "{told}");
+    let told = error(&["launcher=local", "local.threads=0"]);
+    assert!(told.contains("found 0, expected a whole number from 1 to 1024"), "{told}");
+    let told = error(&["launcher=ssh"]);
+    assert!(told.contains("launcher") && told.contains("slurm"), "{told}");
+    let found = config(&[
+        "launcher=slurm",
+        "device=cpu",
+        "slurm.options=[--exclude=node7,--exclusive]",
+        "slurm.requeue=no",
+    ]);
+    assert_eq!(
+        (found.slurm.options, found.slurm.requeue),
+        (vec!["--exclude=node7".into(), "--exclusive".into()], false)
+    );
 }
