@@ -227,7 +227,9 @@ fn what_slurm_says_is_shown() {
     let run = |arguments: &[&str], variables: &[(&str, &str)]| fake.run(work.path(), arguments, variables);
     let told = |said: &Said, words: &[&str]| {
         assert_eq!((said.code, said.err.contains("\nerror: ")), (Some(1), true), "{}", said.err);
-        words.iter().for_each(|word| assert!(said.err.contains(word), "{word}: {}", said.err));
+        for word in words {
+            assert!(said.err.contains(word), "{word}: {}", said.err);
+        }
     };
     refused(work.path(), &request(&["--gpus", "0"]), 2, &["--gpus", "slurm.gpus=NUMBER"]);
     refused(work.path(), &["train", "slurm.time=1-0"], 2, &["slurm.time", "launcher=slurm beside it"]);

@@ -75,8 +75,7 @@ class Cluster:
             self._start("slurmctld", ["slurmctld", "-D", "-i"])
             for node in NODES:
                 self.start_node(node)
-            idle = lambda: self.call("sinfo", "-h", "-N", "-o", "%T", check=False).split().count("idle") >= len(NODES)
-            wait("two idle nodes", idle, 40)
+            wait("two idle nodes", self._are_idle, 40)
         except BaseException:
             self.__exit__()
             raise
@@ -91,6 +90,13 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+    def _are_idle(self):
+        for name, child in self.children.items():
+            if child.poll() is not None:
+                log = (self.folder / "log" / f"{name}.log").read_text()
+                raise AssertionError(f"{name} ended with {child.returncode}:\n{log[-2000:]}")
+        return self.call("sinfo", "-h", "-N", "-p", "low", "-o", "%T", check=False).split() == ["idle"] * len(NODES)
 
     def _write_conf(self):
         host, user = socket.gethostname().split(".")[0], pwd.getpwuid(os.getuid()).pw_name

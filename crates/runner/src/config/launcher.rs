@@ -157,6 +157,9 @@ const OWN_OPTIONS: [&str; 20] = [
 /// The largest number of seconds that `--signal` takes.
 const MOST_SIGNAL_SECONDS: u64 = 65_535;
 
+/// The seconds of no time limit.
+const UNLIMITED: u64 = u64::MAX;
+
 /// A value that was refused: its key, what was found and what was expected.
 type Refused = (&'static str, String, String);
 
@@ -224,7 +227,7 @@ impl SlurmSection {
                                 days-hours:minutes, days-hours:minutes:seconds, or unlimited";
                 return wrong("slurm.time", time, expected);
             };
-            if limit.is_some_and(|limit| limit <= self.signal_seconds) {
+            if limit <= self.signal_seconds {
                 let expected = format!(
                     "more than the {} seconds of slurm.signal_seconds, which is how long before its limit a task is told to stop",
                     self.signal_seconds
@@ -275,11 +278,11 @@ fn is_memory(text: &str) -> bool {
     whole(number).is_some_and(|number| number > 0)
 }
 
-/// Returns the seconds of a time limit in one of Slurm's formats, `Some(None)` for no limit, and `None` if it is
-/// in none of the formats.
-pub(crate) fn limit_seconds(text: &str) -> Option<Option<u64>> {
+/// Returns the seconds of a time in one of Slurm's formats, [`UNLIMITED`] for no limit, and `None` if it is in none
+/// of the formats.
+pub(crate) fn limit_seconds(text: &str) -> Option<u64> {
     if ["unlimited", "infinite"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
-        return Some(None);
+        return Some(UNLIMITED);
     }
     let (days, rest) = match text.split_once('-') {
         Some((days, rest)) => (Some(whole(days)?), rest),
@@ -295,9 +298,7 @@ pub(crate) fn limit_seconds(text: &str) -> Option<Option<u64>> {
         _ => return None,
     };
     let all = [(days.unwrap_or(0), 86_400), (hours, 3600), (minutes, 60), (seconds, 1)];
-    all.into_iter()
-        .try_fold(0_u64, |sum, (number, unit)| sum.checked_add(number.checked_mul(unit)?))
-        .map(Some)
+    all.into_iter().try_fold(0_u64, |sum, (number, unit)| sum.checked_add(number.checked_mul(unit)?))
 }
 
 /// Returns the number that `text` is, if it consists of digits alone.
@@ -310,7 +311,7 @@ fn whole(text: &str) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use super::{SlurmSection, limit_seconds};
+    use super::{SlurmSection, UNLIMITED, limit_seconds};
 
     #[test]
     fn the_times_of_slurm_are_read() {
@@ -323,9 +324,9 @@ mod tests {
             ("2-12:30:05", 217_805),
             ("0-0:0:1", 1),
         ] {
-            assert_eq!(limit_seconds(text), Some(Some(seconds)), "{text}");
+            assert_eq!(limit_seconds(text), Some(seconds), "{text}");
         }
-        assert_eq!(limit_seconds("UNLIMITED"), Some(None));
+        assert_eq!(limit_seconds("UNLIMITED"), Some(UNLIMITED));
         for text in [
             "",
             "1h",

@@ -102,7 +102,7 @@ impl Launch {
     /// Returns the path of a folder for this launch that does not exist: `launches/TIME-SUITE`, or with a number
     /// behind it if several launches are made in a second.
     pub fn free_folder(&self) -> PathBuf {
-        let compact: String = self.time.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+        let compact: String = self.time.chars().filter(char::is_ascii_alphanumeric).collect();
         let name = format!("{compact}-{}", self.suite.as_deref().unwrap_or("train"));
         let numbered = (2..).map(|number| format!("{name}-{number}"));
         let folders =

@@ -32,7 +32,7 @@ impl JobFacts {
         let value =
             |key: &str| answer.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         let restarts = value("Restarts").and_then(|number| number.parse().ok());
-        let seconds = |key: &str| limit_seconds(value(key)?).flatten();
+        let seconds = |key: &str| limit_seconds(value(key)?);
         let limit_reached =
             seconds("RunTime").zip(seconds("TimeLimit")).is_some_and(|(time, limit)| time >= limit);
         Ok(Self {

@@ -144,7 +144,7 @@ fn after_stop(
         Next::NotAsked => note!("slurm.requeue=false: the task is not requeued"),
         Next::SlurmRequeues => note!("Slurm requeues the task {}, which resumes the run", job.name()),
         Next::Cancelled => {
-            note!("the task was cancelled and is not requeued; the command of the launch submits it again")
+            note!("the task was cancelled and is not requeued; the command of the launch submits it again");
         }
         Next::Requeue => {
             if !has_progressed(begun, at) {
