@@ -113,7 +113,7 @@ pub(crate) fn submit(sweep: &Sweep, asked: &Asked<'_>) -> Result<(), Failure> {
     print_line!("scripts and logs: {}", folder.display());
     let (root, ids) = (shell_word(&launch.root.to_string_lossy()), array);
     print_line!(
-        "to follow: squeue --me --array; invaspread runs list --runs {root}; to cancel: scancel {ids}"
+        "to follow: squeue --me --array; invaspread runs watch --runs {root}; to cancel: scancel {ids}"
     );
     Ok(())
 }
