@@ -13,7 +13,7 @@ pub(crate) enum RunsCommand {
     Show(RunsShowArguments),
     /// Show the settings, the circumstances and the metrics in which two runs differ
     Diff(RunsDiffArguments),
-    /// Follow runs while processes work on them, on this machine or others, until none is left that anybody works on
+    /// Follow runs while processes work on them, on this machine or others; ends when nobody has worked on one for five looks
     Watch(RunsWatchArguments),
     /// Go on with runs that were stopped or killed, or that failed, each by the command that asked for it
     Resume(RunsResumeArguments),

@@ -134,9 +134,10 @@ const KEPT: Duration = Duration::from_secs(2);
 pub fn recent_hash(config: &DataConfig) -> Result<Option<String>, DataError> {
     type Known = HashMap<String, (Instant, Option<String>)>;
     static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
-    // The files depend on these keys, and on nothing else in the config.
+    // The files depend on these keys, on nothing else in the config, and, for relative paths, on the current folder.
     let key = format!(
-        "{} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        std::env::current_dir().ok(),
         config.name,
         config.root,
         config.folder.path,

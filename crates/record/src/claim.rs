@@ -39,6 +39,9 @@ pub(super) struct Claims {
     work_folders: Vec<(u64, PathBuf)>,
 }
 
+/// The highest number that counts as one of a claim.
+const MOST: u64 = 999_999_999_999;
+
 /// Returns the work folder of a claim.
 pub(super) fn work_folder(folder: &Path, claim: &Claim) -> PathBuf {
     folder.join(format!("{}{:06}-{}", names::LEASE, claim.number, claim.nonce))
@@ -139,11 +142,12 @@ impl Claims {
             match rest.split_once('-') {
                 Some((number, nonce)) => {
                     let is_nonce = nonce.len() == 16 && nonce.bytes().all(|byte| byte.is_ascii_hexdigit());
-                    let number = number.parse().ok().filter(|_| is_nonce);
+                    let number = number.parse().ok().filter(|number| is_nonce && *number <= MOST);
                     found.work_folders.extend(number.map(|number| (number, entry.path())));
                 }
                 None => {
-                    let Ok(number) = rest.parse() else { continue };
+                    let number = rest.parse().ok().filter(|number| *number <= MOST && entry.path().is_file());
+                    let Some(number) = number else { continue };
                     // It may have been removed since, and then it is not the highest.
                     let content = fs::read(entry.path())
                         .ok()
@@ -162,15 +166,17 @@ impl Claims {
         self.claims.iter().max_by_key(|claim| claim.number)
     }
 
-    /// Removes the work folders and the claims with numbers below `number`.
+    /// Removes the claims below `own`, and all work folders of its number and of lower ones except its own. (A second
+    /// folder of its number is that of a process that was slower, or of an owner whose claim somebody deleted.)
     ///
     /// # Errors
     /// Returns `Io`, which names the path, if the file system refuses.
-    pub(super) fn dismantle_below(&self, folder: &Path, number: u64) -> Result<(), RecordError> {
-        for (_, work) in self.work_folders.iter().filter(|(of, _)| *of < number) {
+    pub(super) fn dismantle_others(&self, folder: &Path, own: &Claim) -> Result<(), RecordError> {
+        let kept = work_folder(folder, own);
+        for (_, work) in self.work_folders.iter().filter(|(of, work)| *of <= own.number && *work != kept) {
             dismantle(work).map_err(RecordError::io("tidy up", work))?;
         }
-        for claim in self.claims.iter().filter(|claim| claim.number < number) {
+        for claim in self.claims.iter().filter(|claim| claim.number < own.number) {
             let path = claim.path(folder);
             match fs::remove_file(&path) {
                 Err(error) if !is_gone(&error) => return Err(RecordError::io("remove", &path)(error)),
@@ -193,7 +199,11 @@ pub(super) fn dismantle(work: &Path) -> io::Result<()> {
             entries => entries?,
         };
         for entry in entries {
-            match fs::remove_file(entry?.path()) {
+            let entry = entry?;
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed =
+                if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            match removed {
                 Err(error) if !is_gone(&error) => return Err(error),
                 _ => {}
             }

@@ -6,12 +6,13 @@
 //! `simple_value` float } }, 7 `session_log` { 1 `status` enum }. A resumed run starts a new file with a
 //! session start. `TensorBoard` then drops the points of earlier files after that step.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::fence::{explained, work_folder_for};
 use super::host::host_name;
 use super::{MetricRow, RecordError};
 
@@ -44,11 +45,7 @@ impl EventWriter {
     /// Returns `Io`, which names the path, if the file system refuses.
     pub fn create(folder: &Path, resumed_after: Option<i64>) -> Result<Self, RecordError> {
         let path = folder.join(file_name());
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(RecordError::io("write", &path))?;
+        let file = begin(&path).map_err(RecordError::io("write", &path))?;
         let mut writer = Self { path, file: BufWriter::new(file) };
         let mut version = event(0);
         put_bytes(&mut version, 3, b"brain.Event:2");
@@ -106,6 +103,21 @@ impl EventWriter {
     fn write(&mut self, data: &[u8]) -> Result<(), RecordError> {
         write_record(&mut self.file, data).map_err(RecordError::io("write", &self.path))
     }
+}
+
+/// Creates the file at `path`. If this process holds the run, the file is created in the work folder and moved from
+/// there, which fails if another process has taken the run over.
+fn begin(path: &Path) -> io::Result<File> {
+    let create = |path: &Path| File::options().write(true).create_new(true).open(path);
+    let name = path.file_name().unwrap_or_default();
+    // Windows does not move open files.
+    let Some(work) = work_folder_for(path).filter(|_| cfg!(unix)) else { return create(path) };
+    let moved = || {
+        let file = create(&work.join(name))?;
+        fs::rename(work.join(name), path)?;
+        Ok(file)
+    };
+    moved().map_err(|error| explained(error, &work))
 }
 
 fn file_name() -> String {

@@ -20,6 +20,11 @@ pub(crate) fn host_name() -> String {
 /// Returns a text that two processes share only if they see the same table of processes: the random number of the
 /// system's start and the number of the table. `None` if the system does not say.
 pub(crate) fn machine() -> Option<String> {
+    // `/proc` may be that of another table: this process then has another number there.
+    let own = std::fs::read_link("/proc/self").ok()?;
+    if own.to_str()?.parse() != Ok(std::process::id()) {
+        return None;
+    }
     let start = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let table = std::fs::read_link("/proc/self/ns/pid").ok()?;
     Some(format!("{} {}", start.trim(), table.display()))
@@ -38,11 +43,13 @@ pub(crate) fn has_ended(pid: u32, started: Option<u64>) -> Option<bool> {
     if !processes.join("self").exists() {
         return None;
     }
-    Some(match stat(pid) {
-        None => !processes.join(pid.to_string()).exists(),
+    match stat(pid) {
+        // Where the first process is hidden, those of other users are, so the process may be one of them.
+        None if !processes.join("1").exists() => None,
+        None => Some(!processes.join(pid.to_string()).exists()),
         // A process that has ended stays in the table until its parent has asked for its exit code.
-        Some((state, now)) => matches!(state, 'Z' | 'X') || started.is_some_and(|then| then != now),
-    })
+        Some((state, now)) => Some(matches!(state, 'Z' | 'X') || started.is_some_and(|then| then != now)),
+    }
 }
 
 /// Returns the state and the start of a process, fields 3 and 22 of its line in `/proc`.

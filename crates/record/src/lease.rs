@@ -25,8 +25,9 @@
 //! a run is written in the work folder and renamed from there ([`super::write_atomically`]), and the folder's
 //! name is never used again: a rename of the old owner comes either before the new owner's first read, which
 //! then sees the file of a process that died a little later, or it fails. Two files grow in place, the log and
-//! the file of `TensorBoard` events. The new owner replaces them by copies, so that a file that the old owner
-//! holds open is no longer the run's.
+//! the file of `TensorBoard` events. An event file is begun in the work folder, and the log is opened through a hard
+//! link there. The new owner replaces both by copies, so that a file that the old owner holds open is no longer the
+//! run's.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -98,7 +99,7 @@ impl Lease {
             let claims = Claims::of(folder)?;
             let (number, succeeded) = match claims.highest() {
                 None => (1, None),
-                Some(claim) => match standing(folder, claim)? {
+                Some(claim) => match standing(folder, claim, owner.lease())? {
                     Standing::Free => (claim.number + 1, None),
                     Standing::Dead => (claim.number + 1, claim.owner.clone()),
                     Standing::Held => {
@@ -113,8 +114,7 @@ impl Lease {
             if !claim.make(folder)? {
                 continue;
             }
-            // Everything below belongs to owners that died or released the run.
-            Claims::of(folder)?.dismantle_below(folder, number)?;
+            // From here on, an error releases the claim.
             let lease = Self {
                 fence: Some(Fence::new(folder, &work)),
                 work,
@@ -123,6 +123,8 @@ impl Lease {
                 beating: None,
                 succeeded: succeeded.filter(|_| is_succession),
             };
+            // The others belong to owners that died or released the run.
+            Claims::of(folder)?.dismantle_others(folder, &claim)?;
             if is_succession {
                 replace_growing_files(folder)?;
             }
@@ -186,8 +188,11 @@ fn replace_growing_files(folder: &Path) -> Result<(), RecordError> {
     let events = fs::read_dir(layout.tensorboard()).into_iter().flatten().flatten();
     for path in std::iter::once(layout.log()).chain(events.map(|entry| entry.path())) {
         if path.is_file() {
-            let bytes = fs::read(&path).map_err(RecordError::io("read", &path))?;
-            super::write_atomically(&path, &bytes).map_err(RecordError::io("write", &path))?;
+            let read = || Ok((fs::read(&path)?, fs::metadata(&path)?.modified()?));
+            let (bytes, modified) = read().map_err(RecordError::io("read", &path))?;
+            // The newest event file is the one that counts, so its time is kept.
+            let copy = |file: &mut File| file.write_all(&bytes).and_then(|()| file.set_modified(modified));
+            super::write_with(&path, copy).map_err(RecordError::io("write", &path))?;
         }
     }
     Ok(())

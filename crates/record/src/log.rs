@@ -1,12 +1,13 @@
 //! `log.jsonl`: the events of a run with their times, one JSON object in each line.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::fence::{explained, work_folder_for};
 use super::{RecordError, now_rfc3339};
 
 #[derive(Serialize)]
@@ -24,7 +25,7 @@ pub(crate) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<
     let append = || {
         let mut line = serde_json::to_vec(&Line { time: now_rfc3339(), event, data })?;
         line.push(b'\n');
-        let mut file = File::options().read(true).append(true).create(true).open(path)?;
+        let mut file = open(path)?;
         if file.seek(SeekFrom::End(0))? > 0 {
             // A killed process may have left its last line incomplete. That line is ended here, so that the
             // next one is not lost.
@@ -38,6 +39,25 @@ pub(crate) fn append(path: &Path, event: &str, data: &impl Serialize) -> Result<
         file.write_all(&line)
     };
     append().map_err(RecordError::io("write", path))
+}
+
+/// Opens the log at `path` and makes it if there is none. If this process holds the run, it is opened through a hard
+/// link in the work folder, which is not there any more once another process has taken the run over.
+fn open(path: &Path) -> io::Result<File> {
+    let options = || File::options().read(true).append(true).create(true).clone();
+    let Some(work) = work_folder_for(path) else { return options().open(path) };
+    let link = work.join("log");
+    let through_link = || File::options().read(true).append(true).open(&link);
+    if !link.exists() {
+        drop(options().open(path)?);
+        match std::fs::hard_link(path, &link) {
+            Ok(()) => {}
+            Err(error) if !work.is_dir() => return Err(explained(error, &work)),
+            // The file system has no hard links.
+            Err(_) => return options().open(path),
+        }
+    }
+    through_link().map_err(|error| explained(error, &work))
 }
 
 /// Returns the value under `key` in the data of the last line of one of `events`, or the whole data if `key`

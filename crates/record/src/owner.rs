@@ -56,7 +56,7 @@ impl Owner {
     }
 
     /// Returns the time without a sign of life after which the process counts as dead on other hosts.
-    pub(crate) fn lease(&self) -> Duration {
+    pub fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_milliseconds)
     }
 

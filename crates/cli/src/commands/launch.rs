@@ -210,9 +210,10 @@ pub(crate) fn work(
     if stop.is_raised() {
         return Err(Failure::Stopped);
     }
-    let mut progress = match places.all().len() {
-        0 | 1 => Progress::new(planned.len()),
-        _ => Progress::after_others(planned.len()),
+    let mut progress = if places.are_this_process() {
+        Progress::new(planned.len())
+    } else {
+        Progress::after_others(planned.len())
     };
     let reports = run_all(planned, root, &mut progress, &stop);
     if stop.is_raised() {

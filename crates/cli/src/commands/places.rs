@@ -92,6 +92,11 @@ impl Places {
         self.threads.is_some()
     }
 
+    /// Returns whether no other process is needed: one with the threads of this one would be this one again.
+    pub(crate) fn are_this_process(&self) -> bool {
+        self.all.len() < 2 && (self.all.is_empty() || self.threads.is_none())
+    }
+
     /// Returns the number of threads with which each process computes.
     pub(crate) fn threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -66,7 +66,7 @@ pub(crate) fn spread(
     let is_left = |run: &&Planned| matches!(run.standing(root), Ok(Standing::New | Standing::Begun { .. }));
     let left = planned.iter().filter(is_left).count();
     let places = places.at_most(left);
-    if places.all().len() < 2 {
+    if places.are_this_process() {
         return Ok(());
     }
     let bar = bar("{prefix} {bar:24} {pos}/{len}  {msg}");

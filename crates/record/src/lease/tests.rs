@@ -147,6 +147,63 @@ fn what_a_process_left_that_died_while_claiming_is_no_obstacle() {
     assert_eq!(listed(folder), ["lease-000002", "lease-1-2-3", "lease-x"]);
 }
 
+#[test]
+fn a_deleted_claim_does_not_make_two_owners() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let first = take(folder, "first").unwrap();
+    fs::remove_file(folder.join("lease-000001")).unwrap();
+    let second = take(folder, "second").unwrap();
+    assert!(first.is_lost() && !second.is_lost());
+    drop((first, second));
+    assert_eq!(listed(folder), ["lease-000001"]);
+}
+
+#[test]
+fn an_error_while_claiming_releases_the_claim_and_a_number_of_others_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    drop(take(folder, "a").unwrap());
+    // Not one of ours: a folder with the name of a claim, a number that no claim has.
+    fs::create_dir(folder.join("lease-000000")).unwrap();
+    fs::write(folder.join(format!("lease-{}", u64::MAX)), b"").unwrap();
+    drop(take(folder, "a").unwrap());
+    // A folder in a dead owner's work folder goes with it.
+    std::mem::forget(take(folder, "b").unwrap());
+    let work = listed(folder).into_iter().find(|name| name.starts_with("lease-000003-")).unwrap();
+    fs::create_dir(folder.join(work).join("nested")).unwrap();
+    drop(take_over(folder, "c"));
+    let left = ["lease-000000".to_owned(), "lease-000004".to_owned(), format!("lease-{}", u64::MAX)];
+    assert_eq!(listed(folder), left);
+}
+
+/// The two files that grow in place are fenced as well.
+#[test]
+fn who_wakes_after_a_succession_can_begin_no_events_and_add_no_line_to_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (log, tb) = (folder.join("log.jsonl"), folder.join("tb"));
+    fs::create_dir(&tb).unwrap();
+    let first = take(folder, "first").unwrap();
+    crate::log::append(&log, "one", &1).unwrap();
+    drop(crate::EventWriter::create(&tb, None).unwrap());
+    // Without a fence of its own the second would lend it to the first: all machines of this test are one process.
+    let second = take_over(folder, "second");
+    let work = second.work.clone();
+    let mut second = second;
+    drop(second.fence.take());
+    assert!(first.is_lost());
+    let before = (fs::read(&log).unwrap(), listed(&tb));
+    for refused in [
+        crate::log::append(&log, "late", &2).unwrap_err(),
+        crate::EventWriter::create(&tb, None).unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("another process has taken this run over"), "{refused}");
+    }
+    assert_eq!((fs::read(&log).unwrap(), listed(&tb)), before);
+    assert!(work.is_dir());
+}
+
 /// Many machines want one run. Each is suspended for longer than its lease now and then, at any step. What an
 /// owner wrote is never replaced by what an owner before it wrote.
 #[test]

@@ -237,7 +237,11 @@ impl SlurmSection {
         }
         for option in &self.options {
             let name = option.split('=').next().unwrap_or_default();
-            let own = |known: &&&str| name == **known || is_short_with_value(option, known);
+            // sbatch takes the beginning of a long option for the whole.
+            let own = |known: &&&str| {
+                let is_begun = name.len() > 2 && name.starts_with("--") && known.starts_with(name);
+                is_begun || name == **known || is_short_with_value(option, known)
+            };
             if !option.starts_with('-') || option.contains(char::is_control) {
                 return wrong(
                     "slurm.options",

@@ -319,7 +319,8 @@ fn values(item: &Override, commas: Commas) -> Result<Vec<Cow<'_, str>>, ConfigEr
     Ok(values)
 }
 
-/// A range of whole numbers, `FIRST..LAST` or `FIRST..LAST..STEP`, with both ends as in a shell's braces.
+/// A range of whole numbers as in a shell's braces: `FIRST..LAST` with both ends, or `FIRST..LAST..STEP`, which ends with
+/// the last number at or before LAST.
 struct Range {
     first: u64,
     last: u64,
@@ -348,7 +349,7 @@ impl Range {
                 key: item.key.clone(),
                 origin: item.origin(),
                 found: item.text.clone(),
-                expected: "a range FIRST..LAST with both ends, or FIRST..LAST..STEP, with FIRST at most LAST and STEP at least 1"
+                expected: "a range FIRST..LAST with both ends, or FIRST..LAST..STEP, which ends at or before LAST, with FIRST at most LAST and STEP at least 1"
                     .to_owned(),
             });
         }

@@ -4,6 +4,7 @@ mod filter;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::config::{leaves, lookup};
 use crate::record::{Layout, Owner, RecordError, RunRecord, State, Status};
@@ -17,8 +18,11 @@ pub enum RunState {
     Finished,
     /// A process works on it.
     Running(Owner),
-    /// A process of another machine works on it, or was killed.
+    /// A process of another machine works on it.
     Elsewhere(Owner),
+    /// A process of another machine, or of this one before it restarted, worked on it and has given no sign of life for
+    /// this time, which is longer than its lease. It counts as dead; the same command resumes the run.
+    Silent(Owner, Duration),
     /// It was stopped on request; the same command resumes it.
     Stopped,
     /// Its process was killed; the same command resumes it.
@@ -38,6 +42,7 @@ impl RunState {
             Self::Finished => "finished",
             Self::Running(_) => "running",
             Self::Elsewhere(_) => "elsewhere",
+            Self::Silent(..) => "silent",
             Self::Stopped => "stopped",
             Self::Killed => "killed",
             Self::Failed(_) => "failed",
@@ -50,7 +55,10 @@ impl RunState {
     pub fn details(&self) -> Option<String> {
         match self {
             Self::Running(owner) => Some(format!("by {owner}")),
-            Self::Elsewhere(owner) => Some(format!("by {owner}, if that process was not killed")),
+            Self::Elsewhere(owner) => Some(format!("by {owner}")),
+            Self::Silent(owner, since) => {
+                Some(format!("{owner} gave no sign of life for about {} s", since.as_secs()))
+            }
             Self::Failed(why) | Self::Unreadable(why) => Some(why.clone()),
             Self::Finished | Self::Stopped | Self::Killed | Self::Queued => None,
         }
@@ -140,11 +148,20 @@ impl FoundRun {
                 Some(owner) => match owner.has_ended() {
                     Some(true) => RunState::Killed,
                     Some(false) => RunState::Running(owner),
-                    None => RunState::Elsewhere(owner),
+                    None => match Owner::last_sign(&self.layout) {
+                        // Twice its time, because the clocks of two machines are compared here.
+                        Some(since) if since > owner.lease() * 2 => RunState::Silent(owner, since),
+                        _ => RunState::Elsewhere(owner),
+                    },
                 },
                 None => RunState::Killed,
             },
         })
+    }
+
+    /// Returns whether a process works on it, as far as can be seen.
+    pub fn is_worked_on(&self) -> bool {
+        matches!(self.state, RunState::Running(_) | RunState::Elsewhere(_))
     }
 
     /// Returns the epochs that are done, and those of the whole run, as far as they are known.

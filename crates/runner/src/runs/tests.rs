@@ -31,8 +31,8 @@ fn a_run_is_what_its_files_say() {
     ] {
         begun(root.path(), &format!("table1/{name}"), state, config);
     }
-    // A process that runs: this one. And one of another machine.
-    for (name, host) in [("e-s4", None), ("f-s5", Some("elsewhere"))] {
+    // A process that runs: this one. And one of another machine, and another that has been silent for long.
+    for (name, host) in [("e-s4", None), ("f-s5", Some("elsewhere")), ("a1-s6", Some("elsewhere"))] {
         let layout = begun(root.path(), &format!("table1/{name}"), State::Running, config);
         let held = RunDirectory::claim(layout.clone(), RunDirectory::LEASE).unwrap();
         if let Some(host) = host {
@@ -42,6 +42,12 @@ fn a_run_is_what_its_files_say() {
             std::fs::write(&claim, text.replace(&format!("\"{here}\""), &format!("\"{host}\""))).unwrap();
         }
         std::mem::forget(held);
+        if name == "a1-s6" {
+            let long_ago = std::time::SystemTime::now() - RunDirectory::LEASE * 3;
+            let names = std::fs::read_dir(layout.folder()).unwrap().map(|entry| entry.unwrap().path());
+            let beat = names.map(|path| path.join("beat")).find(|path| path.exists()).unwrap();
+            std::fs::File::options().write(true).open(beat).unwrap().set_modified(long_ago).unwrap();
+        }
     }
     begun(root.path(), "train/ab-s0", State::Running, "optim = [");
     // Neither is a run.
@@ -54,6 +60,7 @@ fn a_run_is_what_its_files_say() {
         said,
         [
             ("table1/a-s0", "stopped"),
+            ("table1/a1-s6", "silent"),
             ("table1/b-s1", "failed"),
             ("table1/c-s2", "queued"),
             ("table1/d-s3", "killed"),
@@ -62,9 +69,10 @@ fn a_run_is_what_its_files_say() {
             ("train/ab-s0", "unreadable"),
         ]
     );
-    assert_eq!(runs[1].state.details().unwrap(), "no room");
-    assert!(matches!(&runs[6].state, RunState::Unreadable(why) if why.contains("config.toml")));
-    let run = &runs[1];
+    assert_eq!(runs[2].state.details().unwrap(), "no room");
+    assert!(runs[1].state.details().unwrap().contains("gave no sign of life for about 18"));
+    assert!(matches!(&runs[7].state, RunState::Unreadable(why) if why.contains("config.toml")));
+    let run = &runs[2];
     assert_eq!(run.epochs(), [Some(3), Some(10)]);
     let values =
         ["suite", "seed", "method", "optim.lr", "augment.without", "knn_top1"].map(|key| run.value(key));

@@ -5,9 +5,13 @@ use crate::failure::Failure;
 use crate::output::{note, print_line};
 use crate::runs_arguments::RunsRemoveArguments;
 use anyhow::{Context, anyhow};
-use invaspread_runner::record::RunDirectory;
+use invaspread_runner::record::{RecordError, RunDirectory};
 use invaspread_runner::runs::{Filter, FoundRun, RunState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The time between two tries to claim a run.
+const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) fn remove(arguments: &RunsRemoveArguments) -> Result<(), Failure> {
     let root = &arguments.runs;
@@ -34,9 +38,7 @@ pub(super) fn remove(arguments: &RunsRemoveArguments) -> Result<(), Failure> {
         note!("no run is chosen: nothing is removed");
         return Ok(());
     }
-    if let Some(busy) =
-        runs.iter().find(|run| matches!(run.state, RunState::Running(_) | RunState::Elsewhere(_)))
-    {
+    if let Some(busy) = runs.iter().find(|run| run.is_worked_on()) {
         let details = busy.state.details().unwrap_or_default();
         return Err(Failure::Usage(anyhow!(
             "{} is {} {details}: expected runs that nobody works on; stop that process, or leave the run out",
@@ -57,12 +59,44 @@ pub(super) fn remove(arguments: &RunsRemoveArguments) -> Result<(), Failure> {
     }
     for run in &runs {
         let folder = run.layout.folder();
-        // Nobody begins to work on the run while its files go.
-        let held =
-            RunDirectory::claim(run.layout.clone(), RunDirectory::LEASE).context("failed to remove a run")?;
-        std::fs::remove_dir_all(folder).with_context(|| format!("failed to remove {}", folder.display()))?;
+        // Nobody begins to work on the run while it goes.
+        let held = claimed(run).context("failed to remove a run")?;
+        // A folder that is moved away first is either a whole run or none, whenever this process is stopped.
+        let aside = aside(folder);
+        if held.is_lost() {
+            return Err(Failure::Failed(anyhow!(
+                "{}: another process works on it now; it is not removed",
+                run.name
+            )));
+        }
+        std::fs::rename(folder, &aside)
+            .and_then(|()| std::fs::remove_dir_all(&aside))
+            .with_context(|| format!("failed to remove {}", folder.display()))?;
         drop(held);
         print_line!("removed {}", folder.display());
     }
     Ok(())
+}
+
+/// Returns the name under which the folder of a run waits for its removal. It is not that of a run.
+fn aside(folder: &Path) -> PathBuf {
+    let mut name = folder.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".removed-{}", std::process::id()));
+    folder.with_file_name(name)
+}
+
+/// Claims a run. If its owner on another machine is silent, this waits until its time is over.
+fn claimed(run: &FoundRun) -> Result<RunDirectory, RecordError> {
+    let claim = || RunDirectory::claim(run.layout.clone(), RunDirectory::LEASE);
+    let RunState::Silent(owner, _) = &run.state else { return claim() };
+    note!("{}: waiting for {} s, to see whether {owner} lives", run.name, owner.lease().as_secs());
+    let from = Instant::now();
+    loop {
+        match claim() {
+            Err(RecordError::Busy { .. }) if from.elapsed() < owner.lease() + PAUSE * 4 => {
+                std::thread::sleep(PAUSE);
+            }
+            ended => return ended,
+        }
+    }
 }

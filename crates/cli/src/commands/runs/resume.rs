@@ -45,9 +45,11 @@ pub(super) fn resume(arguments: &RunsResumeArguments) -> Result<(), Failure> {
             }
         }
     }
-    let mut planned = Vec::new();
+    let (mut finished, mut failures) = (0, Vec::new());
+    // One command after the other: the working directory is that of the command.
     for ((folder, words), runs) in of_request {
         let request = Request { arguments: words, folder };
+        let mut planned = Vec::new();
         match plan(&request, &root) {
             Ok(all) => {
                 for run in runs {
@@ -58,8 +60,8 @@ pub(super) fn resume(arguments: &RunsResumeArguments) -> Result<(), Failure> {
                     } else {
                         left_out += 1;
                         note!(
-                            "{}: its command (`{}` in {}) no longer plans it: the program's defaults, a file of settings or the images have \
-                             changed since",
+                            "{}: its command (`{}` in {}) plans no run of this name: the program's defaults, a file of settings or the images \
+                             have changed since, or the run's folder was moved or renamed",
                             run.name,
                             request.arguments.join(" "),
                             request.folder
@@ -69,35 +71,51 @@ pub(super) fn resume(arguments: &RunsResumeArguments) -> Result<(), Failure> {
             }
             Err(why) => {
                 left_out += runs.len();
-                note!("{}: `{}`: {why}", request.folder, request.arguments.join(" "));
+                let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+                note!("{}: `{}` in {}: {why}", names.join(", "), request.arguments.join(" "), request.folder);
+            }
+        }
+        if planned.is_empty() {
+            continue;
+        }
+        announce(&planned, &root, &Places::default())?;
+        if !arguments.dry_run {
+            match work(&planned, &root, &Places::default(), &[]) {
+                Ok(records) => finished += records.len(),
+                Err(Failure::Failed(error)) => failures.push(error.to_string()),
+                Err(other) => return Err(other),
             }
         }
     }
-    if !planned.is_empty() {
-        announce(&planned, &root, &Places::default())?;
-        if arguments.dry_run {
-            return Ok(());
-        }
-        let records = work(&planned, &root, &Places::default(), &[])?;
+    if finished > 0 {
         print_line!(
             "{} finished; `invaspread runs list` shows them, `invaspread report SUITE` draws a suite's report",
-            match records.len() {
+            match finished {
                 1 => "1 run is".to_owned(),
                 count => format!("{count} runs are"),
             }
         );
     }
-    match left_out {
-        0 => Ok(()),
-        count => Err(Failure::Failed(anyhow!("{count} of the unfinished runs cannot be resumed (above)"))),
+    if left_out > 0 {
+        failures.push(format!("{left_out} of the unfinished runs cannot be resumed (above)"));
+    }
+    match failures.as_slice() {
+        [] => Ok(()),
+        all => Err(Failure::Failed(anyhow!("{}", all.join("; ")))),
     }
 }
 
 /// Returns whether a run waits for somebody to go on with it.
 fn is_left(state: &RunState) -> bool {
     match state {
-        RunState::Stopped | RunState::Killed | RunState::Failed(_) | RunState::Queued => true,
-        RunState::Finished | RunState::Running(_) | RunState::Elsewhere(_) | RunState::Unreadable(_) => false,
+        RunState::Stopped
+        | RunState::Killed
+        | RunState::Silent(..)
+        | RunState::Failed(_)
+        | RunState::Queued
+        // What cannot be read, such as a damaged status, is made again where that is possible.
+        | RunState::Unreadable(_) => true,
+        RunState::Finished | RunState::Running(_) | RunState::Elsewhere(_) => false,
     }
 }
 
@@ -111,8 +129,10 @@ fn plan(request: &Request, root: &Path) -> Result<Vec<Planned>, String> {
         format!("failed to enter the folder in which the command was given: {error}; expected it to be there still")
     })?;
     let words = std::iter::once("invaspread").chain(request.arguments.iter().map(String::as_str));
-    let parsed = Arguments::try_parse_from(words)
-        .map_err(|error| format!("found a command that this version does not take: {}", error.kind()))?;
+    let parsed = Arguments::try_parse_from(words).map_err(|error| {
+        let why = error.to_string();
+        format!("found a command that this version does not take: {}", why.lines().next().unwrap_or_default())
+    })?;
     let place = Override::path("--runs", "runs.root", root).map_err(|error| error.to_string())?;
     let planned = match parsed.command {
         Command::Train(arguments) => {

@@ -1,7 +1,7 @@
 //! `invaspread runs watch`: follows runs while processes work on them. It reads the files of the runs, so it sees
 //! processes of any machine that shares the folder.
 //!
-//! Each new epoch and each change of state is a line. On a terminal, a bar below shows each run on which a process works.
+//! Each new epoch and each change of state is a line. It ends when no process has worked on a run at several looks. On a terminal, a bar below shows each run on which a process works.
 
 use super::chosen;
 use super::list::{counted, result};
@@ -16,6 +16,9 @@ use invaspread_runner::runs::{FoundRun, RunState};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// The looks at which no process works on a run before the end: a process is between two runs for a moment.
+const QUIET: u32 = 5;
+
 /// The epochs of which the mean says how long the next ones take.
 const RECENT: usize = 3;
 
@@ -25,12 +28,13 @@ pub(super) fn watch(arguments: &RunsWatchArguments) -> Result<(), Failure> {
     let total = screen.add(bar("{msg}"));
     let mut bars: BTreeMap<String, ProgressBar> = BTreeMap::new();
     let mut seen: BTreeMap<String, (&'static str, Option<u64>)> = BTreeMap::new();
+    let mut quiet = 0;
     loop {
         let runs = chosen(&arguments.runs, &arguments.filters)?;
         for run in &runs {
             let now = (run.state.name(), run.epochs()[0]);
             let is_new = seen.insert(run.name.clone(), now) != Some(now);
-            let is_worked_on = matches!(run.state, RunState::Running(_) | RunState::Elsewhere(_));
+            let is_worked_on = run.is_worked_on();
             let pace = if is_new || is_worked_on { pace(run) } else { None };
             if is_new {
                 note_above(&total, &line(run, pace.as_deref()));
@@ -58,10 +62,12 @@ pub(super) fn watch(arguments: &RunsWatchArguments) -> Result<(), Failure> {
             }
             is_there
         });
-        let goes_on = |run: &FoundRun| {
-            matches!(run.state, RunState::Running(_) | RunState::Elsewhere(_) | RunState::Queued)
-        };
-        if !runs.iter().any(goes_on) {
+        if runs.iter().any(|run| run.is_worked_on() || run.state == RunState::Queued) {
+            quiet = 0;
+        } else {
+            quiet += 1;
+        }
+        if quiet == QUIET {
             total.finish_and_clear();
             print_line!("{}", counted(&runs));
             return Ok(());
