@@ -152,6 +152,10 @@ pub(crate) struct ReportArguments {
     /// profile smoke, and for reduced runs where results/SUITE has a report of full ones)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
+    /// Also write report.html, one page that needs nothing beside it: sortable tables, and charts to zoom and read; with
+    /// `all`, also index.html
+    #[arg(long)]
+    pub(crate) html: bool,
     /// Print the table as JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -3,7 +3,7 @@
 
 use super::launch::{announce, each_once, work};
 use super::print_json;
-use super::report::{ALL, Print, default_folder, default_results, draw, every_suite, write, write_all};
+use super::report::{ALL, Pages, Print, default_folder, default_results, draw, every_suite, write, write_all};
 use super::spread::serve;
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;
@@ -41,7 +41,9 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
         Some(out) => out.clone(),
         None => default_results(&root)?,
     };
-    print_line!("{}", write_all(&root, &results)?.display());
+    for page in write_all(&root, &results, Pages::Renewed)? {
+        print_line!("{}", page.display());
+    }
     match failed.as_slice() {
         [] => Ok(()),
         failed => Err(Failure::Failed(anyhow!("{} could not be run: {}", failed.len(), failed.join(", ")))),
@@ -73,6 +75,7 @@ fn one(name: &str, arguments: &ReproduceArguments, out: Option<&Path>) -> Result
         None => default_folder(&suite, &root)?,
     };
     draw(&suite, &planned, &root, &out)?;
-    write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })?;
+    let print = if arguments.json { Print::Nothing } else { Print::Text };
+    write(&suite, &root, &out, Pages::Renewed, print)?;
     Ok(root)
 }
