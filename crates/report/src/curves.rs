@@ -76,12 +76,7 @@ pub(crate) fn means<'a>(
 /// # Errors
 /// If drawing fails.
 pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
-    draw_curves(
-        section,
-        &mean_curves(section),
-        &metric_label(section.main_metric),
-        is_beside_paper(section),
-    )
+    draw_curves(section, &mean_curves(section), &metric_label(section.main_metric), is_beside_paper(section))
 }
 
 /// Returns whether the paper's learning curves may stand beside the section's: they are kNN accuracies on CIFAR-10 and

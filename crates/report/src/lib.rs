@@ -16,6 +16,7 @@ pub mod curves;
 pub mod evaluation;
 pub mod gallery;
 pub mod index;
+pub mod look;
 pub mod paper;
 pub mod peers;
 pub mod records;

@@ -110,14 +110,13 @@ pub fn load(runs_root: &Path, suite: &str) -> Result<Loaded, ReportError> {
 }
 
 /// Reads one run; `None` if it is not finished.
-fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportError> {
+pub(crate) fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportError> {
     if !layout.record().is_file() || Status::read(layout)?.is_some_and(|status| status.state != State::Done) {
         return Ok(None);
     }
     let record = RunRecord::read(layout)?;
     let table = MetricsTable::read(&layout.metrics())?;
-    let [curves, shape, training] =
-        ["test", "shape", "train"].map(|split| curves_of(&table, split, layout));
+    let [curves, shape, training] = ["test", "shape", "train"].map(|split| curves_of(&table, split, layout));
     let (curves, shape, training) = (curves?, shape?, training?);
     let separations =
         if layout.similarity().is_file() { SimilarityRecord::read(layout)?.groupings } else { Vec::new() };

@@ -127,7 +127,7 @@
       shown.y = [Math.max(low - margin, Math.min(whole.y[0], low)), Math.min(high + margin, Math.max(whole.y[1], high))];
     };
     const zoom = (x, y) => {
-      const least = isWhole ? 1 : (whole.x[1] - whole.x[0]) / 200;
+      const least = isWhole ? Math.min(1, (whole.x[1] - whole.x[0]) / 4) : (whole.x[1] - whole.x[0]) / 200;
       if (x[1] - x[0] < least) { const middle = (x[0] + x[1]) / 2; x = [middle - least / 2, middle + least / 2]; }
       const width = Math.min(x[1] - x[0], whole.x[1] - whole.x[0]);
       const left = Math.min(Math.max(x[0], whole.x[0]), whole.x[1] - width);

@@ -3,7 +3,9 @@
 
 use super::launch::{announce, each_once, work};
 use super::print_json;
-use super::report::{ALL, Pages, Print, default_folder, default_results, draw, every_suite, write, write_all};
+use super::report::{
+    ALL, Pages, Print, default_folder, default_results, draw, every_suite, write, write_all,
+};
 use super::spread::serve;
 use crate::arguments::ReproduceArguments;
 use crate::failure::Failure;

@@ -70,7 +70,10 @@ pub(crate) struct Table {
 /// A block of a page.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Block {
-    Heading { level: u8, spans: Spans },
+    Heading {
+        level: u8,
+        spans: Spans,
+    },
     Text(Spans),
     /// A remark that must not be overlooked.
     Note(Spans),
@@ -80,7 +83,10 @@ pub(crate) enum Block {
     Card(Vec<(Spans, Spans)>),
     Commands(String),
     /// A picture in a file beside the page, with what it shows.
-    Picture { file: String, shows: String },
+    Picture {
+        file: String,
+        shows: String,
+    },
 }
 
 /// Reads the text of a report.
@@ -102,7 +108,9 @@ fn titled(blocks: Vec<Block>) -> Vec<Block> {
         }
         if let Block::Table(table) = &mut block {
             let before = match done.last() {
-                Some(Block::Text(spans)) => spans.0.first().filter(|first| first.strong).map(|_| spans.plain()),
+                Some(Block::Text(spans)) => {
+                    spans.0.first().filter(|first| first.strong).map(|_| spans.plain())
+                }
                 _ => None,
             };
             table.has_caption = before.is_some();
@@ -155,7 +163,9 @@ impl Reader {
             return;
         }
         match self.spans.0.last_mut() {
-            Some(last) if (Span { text: String::new(), ..last.clone() }) == self.style => last.text.push_str(text),
+            Some(last) if (Span { text: String::new(), ..last.clone() }) == self.style => {
+                last.text.push_str(text)
+            }
             _ => self.spans.0.push(Span { text: text.to_string(), ..self.style.clone() }),
         }
     }
@@ -163,7 +173,9 @@ impl Reader {
     fn start(&mut self, tag: Tag<'_>) {
         match tag {
             Tag::BlockQuote(_) => self.is_note = true,
-            Tag::CodeBlock(CodeBlockKind::Fenced(_) | CodeBlockKind::Indented) => self.code = Some(String::new()),
+            Tag::CodeBlock(CodeBlockKind::Fenced(_) | CodeBlockKind::Indented) => {
+                self.code = Some(String::new())
+            }
             Tag::List(_) => self.items = Some(Vec::new()),
             Tag::Table(aligned) => self.aligned = aligned,
             Tag::Strong => self.style.strong = true,
@@ -177,7 +189,13 @@ impl Reader {
     fn end(&mut self, tag: TagEnd) {
         match tag {
             TagEnd::Heading(level) => {
-                let level = if level == HeadingLevel::H1 { 1 } else if level == HeadingLevel::H2 { 2 } else { 3 };
+                let level = if level == HeadingLevel::H1 {
+                    1
+                } else if level == HeadingLevel::H2 {
+                    2
+                } else {
+                    3
+                };
                 let spans = self.taken();
                 self.blocks.push(Block::Heading { level, spans });
             }
@@ -246,7 +264,8 @@ impl Reader {
 /// "49.6 ± 0.3", "1,052", "−4.2"); `None` if there is none.
 fn sort_key(text: &str) -> Option<f64> {
     let text = text.replace('−', "-").replace(',', "");
-    let mut words = text.split_whitespace().skip_while(|word| word.parse::<f64>().is_err() && !is_in_brackets(word));
+    let mut words =
+        text.split_whitespace().skip_while(|word| word.parse::<f64>().is_err() && !is_in_brackets(word));
     let first = words.next()?.trim_matches(['(', ')']).trim_start_matches('±').parse::<f64>().ok()?;
     let seconds = |value: f64, unit: Option<&str>| match unit {
         Some("h") => Some(value * 3600.0),
@@ -277,8 +296,14 @@ mod tests {
                     | Row | **Last** | Paper |\n|---|---:|---:|\n| a | **1.5** ± 0.2 | – |\n\n![Curves](c.png)\n\n[SVG](c.svg)\n\n\
                     ```sh\nrun a\n```\n";
         let blocks = read(text);
-        let [Block::Heading { level: 1, .. }, Block::Note(note), Block::List(items), Block::Card(card), Block::Table(table), rest @ ..] =
-            &blocks[..]
+        let [
+            Block::Heading { level: 1, .. },
+            Block::Note(note),
+            Block::List(items),
+            Block::Card(card),
+            Block::Table(table),
+            rest @ ..,
+        ] = &blocks[..]
         else {
             panic!("{blocks:?}")
         };

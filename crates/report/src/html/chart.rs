@@ -23,6 +23,8 @@ const MOST_DOTS: usize = 40;
 pub(crate) enum Form {
     /// A line through the points, with a dot on each.
     Line,
+    /// A line without dots: a value that holds everywhere.
+    Level,
     /// A line of dots: the paper's.
     Dotted,
     /// A histogram with bins of this width, whose centers are the points.
@@ -160,7 +162,7 @@ impl Axes {
             label: label.clone(),
             shades: Shades::of(*color),
             kind: match form {
-                Form::Line => "line",
+                Form::Line | Form::Level => "line",
                 Form::Dotted => "dotted",
                 Form::Steps(_) => "steps",
             },
@@ -183,10 +185,7 @@ impl Axes {
             if piece.iter().any(|point| point.2 > 0.0) {
                 let above = piece.iter().map(|&(x, y, std)| self.place(x, y + std));
                 let below = piece.iter().rev().map(|&(x, y, std)| self.place(x, y - std));
-                put(
-                    &mut drawn.band,
-                    &format!("M{}Z", above.chain(below).collect::<Vec<_>>().join("L")),
-                );
+                put(&mut drawn.band, &format!("M{}Z", above.chain(below).collect::<Vec<_>>().join("L")));
             }
             if *form == Form::Line && points.len() <= MOST_DOTS {
                 line.iter().for_each(|place| put(&mut drawn.dots, &format!("M{place}h0")));
@@ -226,10 +225,7 @@ fn ticks((low, high): (f64, f64), step: f64) -> Vec<Tick> {
     (first..=last)
         .map(|place| {
             let value = place as f64 * step;
-            Tick {
-                place: format!("{:.3}", 100.0 * share(value, (low, high))),
-                label: number(value, digits),
-            }
+            Tick { place: format!("{:.3}", 100.0 * share(value, (low, high))), label: number(value, digits) }
         })
         .collect()
 }
@@ -256,7 +252,10 @@ fn rows(series: &[Series], (x_digits, y_digits): (usize, usize)) -> Vec<Row> {
             },
         );
         let number = found.filter(|point| point.1.is_finite());
-        Value { text, number: number.map_or_else(String::new, |point| format!("{:.*}", y_digits + 1, point.1)) }
+        Value {
+            text,
+            number: number.map_or_else(String::new, |point| format!("{:.*}", y_digits + 1, point.1)),
+        }
     };
     places
         .into_values()
@@ -296,17 +295,26 @@ mod tests {
     }
 
     fn series(points: &[(f64, f64, f64)]) -> Series {
-        Series { label: "a & b".into(), color: RGBColor(0, 0x72, 0xB2), form: Form::Line, points: points.to_vec() }
+        Series {
+            label: "a & b".into(),
+            color: RGBColor(0, 0x72, 0xB2),
+            form: Form::Line,
+            points: points.to_vec(),
+        }
     }
 
     #[test]
     fn points_lie_where_their_values_are() {
-        let chart = Chart::new(plan(), &[series(&[(0.0, 20.0, 0.0), (5.0, 30.0, 0.0), (10.0, 40.0, 0.0)])]).unwrap();
+        let chart =
+            Chart::new(plan(), &[series(&[(0.0, 20.0, 0.0), (5.0, 30.0, 0.0), (10.0, 40.0, 0.0)])]).unwrap();
         assert_eq!(chart.y_range, (20.0, 40.0));
         assert_eq!(chart.drawn[0].path, "M0.0 1000.0L500.0 500.0L1000.0 0.0");
         let places: Vec<(&str, &str)> =
             chart.y_ticks.iter().map(|tick| (tick.label.as_str(), tick.place.as_str())).collect();
-        assert_eq!(places, [("20", "0.000"), ("25", "25.000"), ("30", "50.000"), ("35", "75.000"), ("40", "100.000")]);
+        assert_eq!(
+            places,
+            [("20", "0.000"), ("25", "25.000"), ("30", "50.000"), ("35", "75.000"), ("40", "100.000")]
+        );
         let html = chart.render().unwrap();
         assert!(html.contains("A &#60;title&#62;") && html.contains("a &#38; b"), "{html}");
     }
@@ -314,7 +322,8 @@ mod tests {
     #[test]
     fn a_value_that_is_not_finite_is_named_and_breaks_the_line() {
         let chart =
-            Chart::new(plan(), &[series(&[(0.0, 20.0, 0.0), (1.0, f64::NAN, 0.0), (2.0, 30.0, 0.0)])]).unwrap();
+            Chart::new(plan(), &[series(&[(0.0, 20.0, 0.0), (1.0, f64::NAN, 0.0), (2.0, 30.0, 0.0)])])
+                .unwrap();
         assert_eq!(chart.drawn[0].path.matches('M').count(), 2);
         assert!(!chart.drawn[0].path.contains("NaN"), "{}", chart.drawn[0].path);
         assert!(chart.render().unwrap().contains("NaN"), "the table names it");
@@ -325,7 +334,8 @@ mod tests {
     fn equal_values_have_a_range_around_them_and_negative_places_an_order() {
         let chart = Chart::new(plan(), &[series(&[(0.0, 50.0, 0.0), (1.0, 50.0, 0.0)])]).unwrap();
         assert!(chart.y_range.0 < 50.0 && chart.y_range.1 > 50.0, "{:?}", chart.y_range);
-        let rows = rows(&[series(&[(0.5, 1.0, 0.0), (-0.5, 2.0, 0.1), (-1.0, 3.0, 0.0), (0.0, 4.0, 0.0)])], (1, 1));
+        let rows =
+            rows(&[series(&[(0.5, 1.0, 0.0), (-0.5, 2.0, 0.1), (-1.0, 3.0, 0.0), (0.0, 4.0, 0.0)])], (1, 1));
         let texts: Vec<(&str, &str)> =
             rows.iter().map(|row| (row.at.text.as_str(), row.values[0].text.as_str())).collect();
         assert_eq!(texts, [("−1.0", "3.0"), ("−0.5", "2.0 ± 0.1"), ("0.0", "4.0"), ("0.5", "1.0")]);

@@ -43,7 +43,11 @@ fn percents(
         .map(|line| Series {
             label: line.label(),
             color: palette.color(&line.row),
-            form: if line.from_paper { Form::Dotted } else { Form::Line },
+            form: match (line.from_paper, line.level) {
+                (true, _) => Form::Dotted,
+                (false, true) => Form::Level,
+                (false, false) => Form::Line,
+            },
             points: if line.level { level(&line.points, last) } else { placed(&line.points) },
         })
         .collect();

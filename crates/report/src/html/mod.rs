@@ -1,4 +1,4 @@
-//! `report.html` and `index.html`: the reports as pages that need nothing beside them. Style, script and charts are inline,
+//! `report.html`, `index.html` and `look.html`: reports and runs as pages that need nothing beside them. Style, script and charts are inline,
 //! and a policy in the page forbids every request, so a page opens from a disk as from a server.
 //!
 //! The words and tables are those of `report.md`, read back as [`blocks`]; where it shows a picture of curves or
@@ -7,11 +7,15 @@
 mod blocks;
 mod chart;
 mod curves;
+mod look;
 mod photograph;
 mod records;
 mod section;
 mod similarity;
+mod sprite;
 mod theme;
+
+pub(crate) use look::look;
 
 use std::path::Path;
 
@@ -101,7 +105,8 @@ pub(crate) fn index(text: &str) -> Result<String, ReportError> {
             }
         }
     }
-    let place = blocks.iter().position(|block| matches!(block, Block::Heading { .. })).unwrap_or(blocks.len());
+    let place =
+        blocks.iter().position(|block| matches!(block, Block::Heading { .. })).unwrap_or(blocks.len());
     let sections = by_heading(blocks.split_off(place));
     let sections = sections.into_iter().enumerate().map(|(place, (title, blocks))| {
         let pieces = blocks.into_iter().map(Piece::Block).collect();
@@ -140,7 +145,12 @@ fn by_heading(blocks: Vec<Block>) -> Vec<(Spans, Vec<Block>)> {
 fn rendered(title: Spans, lead: Vec<Block>, sections: Vec<PageSection>) -> Result<String, ReportError> {
     let lead = lead.into_iter().map(Piece::Block).collect();
     let page = Page { style: STYLE, script: SCRIPT, title, lead, sections };
-    page.render().map_err(|error| ReportError::Draw { figure: "the page", reason: one_line(&error.to_string()) })
+    page.render().map_err(|error| rendering_failed(&error))
+}
+
+/// Returns the error of a template, which is a bug.
+fn rendering_failed(error: &askama::Error) -> ReportError {
+    ReportError::Draw { figure: "the page", reason: one_line(&error.to_string()) }
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use image::imageops::FilterType;
 
 use crate::error::ReportError;
 
-/// The widest that a photograph may be, pixels: a wide page shows it at half of that.
-const WIDEST: u32 = 1600;
+/// The widest that a photograph may be, pixels: a wide page shows it at about its own size.
+const WIDEST: u32 = 1280;
 /// The quality of the JPEG, of 100.
-const QUALITY: u8 = 82;
+const QUALITY: u8 = 75;
 
 /// Returns the picture in `file` as a data URI.
 ///

@@ -80,7 +80,8 @@ fn read(label: &str) -> String {
 /// Returns the path of a run's record relative to the page, quoted for a link; `None` if there is no such file, or if the
 /// two have no folder in common: such a path would hold on one machine alone.
 fn path_to(run: &Run, places: Places<'_>) -> Option<String> {
-    let record = fs_err::canonicalize(places.runs.join(&run.folder).join(invaspread_record::names::RECORD)).ok()?;
+    let record =
+        fs_err::canonicalize(places.runs.join(&run.folder).join(invaspread_record::names::RECORD)).ok()?;
     let page = fs_err::canonicalize(places.page).ok()?;
     let depth = page.components().count();
     let path = pathdiff::diff_paths(record, page)?;
@@ -88,6 +89,7 @@ fn path_to(run: &Run, places: Places<'_>) -> Option<String> {
     if up + 1 >= depth {
         return None;
     }
-    let parts: Vec<String> = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    let parts: Vec<String> =
+        path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
     Some(link(&parts.join("/")))
 }

@@ -1,5 +1,5 @@
 //! The colors of lines on a page that is light or dark. A color of the palette keeps its hue and is mixed with black or
-//! white until it stands out from the page by the contrast that WCAG 2.2 asks of graphics (1.4.11): 3 to 1.
+//! white until it stands out from the page by the contrast that WCAG 2.2 asks of graphics (1.4.11), 3 to 1, or more.
 
 use plotters::style::RGBColor;
 
@@ -7,8 +7,10 @@ use plotters::style::RGBColor;
 const LIGHT: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 /// The background of charts in the dark theme, as in `templates/style.css`.
 const DARK: RGBColor = RGBColor(0x1A, 0x1D, 0x22);
-/// The least contrast, with a margin for rounding.
+/// The least contrast on a light page, with a margin for rounding.
 const LEAST: f64 = 3.1;
+/// The least contrast on a dark page, where thin lines look fainter.
+const LEAST_ON_DARK: f64 = 4.5;
 
 /// A color in both themes, as CSS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,20 +25,20 @@ impl Shades {
         // Black is the farthest from a light page, and so becomes the farthest from a dark one.
         let on_dark = if color == RGBColor(0, 0, 0) { RGBColor(0xF0, 0xF0, 0xF0) } else { color };
         Self {
-            light: css(until_visible(color, RGBColor(0, 0, 0), LIGHT)),
-            dark: css(until_visible(on_dark, RGBColor(255, 255, 255), DARK)),
+            light: css(until_visible(color, RGBColor(0, 0, 0), LIGHT, LEAST)),
+            dark: css(until_visible(on_dark, RGBColor(255, 255, 255), DARK, LEAST_ON_DARK)),
         }
     }
 }
 
-/// Mixes `color` with more and more of `other` until it is visible on `page`.
-fn until_visible(color: RGBColor, other: RGBColor, page: RGBColor) -> RGBColor {
+/// Mixes `color` with more and more of `other` until its contrast with `page` is at least `least`.
+fn until_visible(color: RGBColor, other: RGBColor, page: RGBColor, least: f64) -> RGBColor {
     let mixed = |share: f64| {
         let mix = |a: u8, b: u8| (f64::from(a) * (1.0 - share) + f64::from(b) * share).round() as u8;
         RGBColor(mix(color.0, other.0), mix(color.1, other.1), mix(color.2, other.2))
     };
     let steps = (0..=100).map(|step| mixed(f64::from(step) / 100.0));
-    let mut visible = steps.filter(|mixed| contrast(*mixed, page) >= LEAST);
+    let mut visible = steps.filter(|mixed| contrast(*mixed, page) >= least);
     visible.next().unwrap_or(other)
 }
 
@@ -61,7 +63,7 @@ fn css(RGBColor(red, green, blue): RGBColor) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{DARK, LEAST, LIGHT, Shades, contrast, css, until_visible};
+    use super::{DARK, LEAST, LEAST_ON_DARK, LIGHT, Shades, contrast, css, until_visible};
     use crate::color::Color;
     use crate::separation::{OTHER, SAME};
     use plotters::style::RGBColor;
@@ -90,9 +92,11 @@ mod tests {
     fn every_color_is_visible_in_both_themes_and_no_two_are_equal() {
         let colors: Vec<RGBColor> = COLORS.iter().map(|color| color.rgb()).chain([SAME, OTHER]).collect();
         for &color in &colors {
-            for (other, page) in [(RGBColor(0, 0, 0), LIGHT), (RGBColor(255, 255, 255), DARK)] {
-                let found = contrast(until_visible(color, other, page), page);
-                assert!(found >= LEAST, "{} on {}: {found}", css(color), css(page));
+            for (other, page, least) in
+                [(RGBColor(0, 0, 0), LIGHT, LEAST), (RGBColor(255, 255, 255), DARK, LEAST_ON_DARK)]
+            {
+                let found = contrast(until_visible(color, other, page, least), page);
+                assert!(found >= least, "{} on {}: {found}", css(color), css(page));
             }
         }
         let shades: Vec<Shades> = COLORS.iter().map(|color| Shades::of(color.rgb())).collect();
