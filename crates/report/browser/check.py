@@ -202,6 +202,7 @@ def map_of_run(page, findings, file):
     findings.expect("in the loop" not in listed(page)[1], f"{file}: the loop stays")
 
     # Pointing at the place of the first image shows an image.
+    canvas.scroll_into_view_if_needed()
     place = page.evaluate(
         """() => { const data = JSON.parse(document.getElementById("points").textContent), canvas = document.querySelector("canvas");
         const area = canvas.getBoundingClientRect(), by = 0.94 * Math.min(area.width, area.height) / 10000;

@@ -31,6 +31,21 @@
 
   const RIGHT = [["#767676", "#8a8f95"], ["#c41e1e", "#ff6f61"]];
   let loop = [], frame = 0;
+  // The dots of each color, faint ones first; kept until the coloring, the class or the loop changes.
+  let kept = null;
+  const groups = () => {
+    if (kept && kept.coloring === coloring && kept.picked === picked && kept.selected === selected) return kept.groups;
+    const inLoop = selected && new Set(selected), found = new Map();
+    for (let i = 0; i < count; i += 1) {
+      const isFaint = (picked !== null && data.labels[i] !== picked) || (inLoop !== null && !inLoop.has(i));
+      const key = coloring === "class" ? data.labels[i] : (isRight(i) ? 0 : 1);
+      const name = isFaint ? -1 - key : key;
+      if (!found.has(name)) found.set(name, { key, isFaint, members: [] });
+      found.get(name).members.push(i);
+    }
+    kept = { coloring, picked, selected, groups: [...found.keys()].sort((a, b) => a - b).map((name) => found.get(name)) };
+    return kept.groups;
+  };
   const draw = () => {
     frame = 0;
     const dense = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
@@ -42,33 +57,22 @@
     brush.clearRect(0, 0, width, height);
     const theme = isDark() ? 1 : 0, by = scale();
     const size = Math.min(9, Math.max(2.6, 3.4 * Math.sqrt(camera.zoom) * (count < 2000 ? 1.6 : 1)));
-    const inLoop = selected && new Uint8Array(count);
-    if (inLoop) for (const i of selected) inLoop[i] = 1;
-    // One color after another: changing it is what costs.
-    const groups = new Map();
-    for (let i = 0; i < count; i += 1) {
-      const isFaint = (picked !== null && data.labels[i] !== picked) || (inLoop && !inLoop[i]);
-      const key = coloring === "class" ? data.labels[i] : (isRight(i) ? 0 : 1);
-      const name = isFaint ? -1 - key : key;
-      if (!groups.has(name)) groups.set(name, []);
-      groups.get(name).push(i);
-    }
-    const halfX = width / 2, halfY = height / 2;
-    for (const name of [...groups.keys()].sort((a, b) => a - b)) {
-      const key = name < 0 ? -1 - name : name;
-      brush.globalAlpha = name < 0 ? 0.12 : 0.85;
+    const halfX = width / 2, halfY = height / 2, half = size / 2;
+    for (const { key, isFaint, members } of groups()) {
+      brush.globalAlpha = isFaint ? 0.12 : 0.85;
       brush.fillStyle = coloring === "class" ? data.colors[key][theme] : RIGHT[key][theme];
-      const form = coloring === "class" ? mark(key) : 0, half = size / 2;
-      for (const i of groups.get(name)) {
+      const form = coloring === "class" ? mark(key) : 0;
+      // One path for all dots of a color: filling each alone would not keep up with the screen.
+      brush.beginPath();
+      for (const i of members) {
         const x = (places[2 * i] - camera.x) * by + halfX, y = (places[2 * i + 1] - camera.y) * by + halfY;
         if (x < -size || y < -size || x > width + size || y > height + size) continue;
-        if (form === 1) { brush.fillRect(x - half, y - half, size, size); continue; }
-        brush.beginPath();
-        if (form === 0) brush.arc(x, y, half, 0, 7);
-        else if (form === 2) { brush.moveTo(x, y - half); brush.lineTo(x + half, y + half); brush.lineTo(x - half, y + half); }
-        else { brush.moveTo(x, y - half * 1.3); brush.lineTo(x + half, y); brush.lineTo(x, y + half * 1.3); brush.lineTo(x - half, y); }
-        brush.fill();
+        if (form === 1) brush.rect(x - half, y - half, size, size);
+        else if (form === 0) { brush.moveTo(x + half, y); brush.arc(x, y, half, 0, 6.2832); }
+        else if (form === 2) { brush.moveTo(x, y - half); brush.lineTo(x + half, y + half); brush.lineTo(x - half, y + half); brush.closePath(); }
+        else { brush.moveTo(x, y - half * 1.3); brush.lineTo(x + half, y); brush.lineTo(x, y + half * 1.3); brush.lineTo(x - half, y); brush.closePath(); }
       }
+      brush.fill();
     }
     brush.globalAlpha = 1;
     if (loop.length > 1) {
@@ -281,8 +285,21 @@
     event.preventDefault();
   });
 
-  const ofQuery = document.querySelector(".of-query");
-  if (ofQuery) ofQuery.addEventListener("change", () => document.querySelectorAll(".queries > li").forEach((query) => { query.hidden = ofQuery.value !== "" && query.dataset.class !== ofQuery.value; }));
+  // The neighbors: those of a class, and not all at once.
+  const ofQuery = document.querySelector(".of-query"), moreQueries = document.querySelector(".more-queries");
+  if (ofQuery) {
+    const queries = [...document.querySelectorAll(".queries > li")];
+    let most = 20;
+    const fit = () => {
+      const wanted = queries.filter((query) => ofQuery.value === "" || query.dataset.class === ofQuery.value);
+      queries.forEach((query) => { query.hidden = true; });
+      wanted.slice(0, most).forEach((query) => { query.hidden = false; });
+      moreQueries.hidden = wanted.length <= most;
+    };
+    ofQuery.addEventListener("change", fit);
+    moreQueries.addEventListener("click", () => { most += 20; fit(); });
+    fit();
+  }
 
   new ResizeObserver(redraw).observe(canvas);
   new MutationObserver(redraw).observe(root, { attributes: true, attributeFilter: ["data-theme"] });

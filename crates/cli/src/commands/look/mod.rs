@@ -23,7 +23,8 @@ pub(crate) fn look(arguments: &LookArguments) -> Result<(), Failure> {
             "found the setting {other}, expected one of the data set, such as data.root=FOLDER: a run keeps all other settings"
         )));
     }
-    let run = named(&arguments.runs, &arguments.run)?;
+    let mut run = named(&arguments.runs, &arguments.run)?;
+    run.name = name_of(&run);
     let page = match &arguments.out {
         Some(folder) => folder.join(PAGE),
         // No file of a run has this name, and the list of its files leaves it out.
@@ -63,6 +64,14 @@ pub(crate) fn look(arguments: &LookArguments) -> Result<(), Failure> {
 fn root_of(run: &FoundRun) -> &Path {
     let depth = Path::new(&run.name).components().count();
     run.layout.folder().ancestors().nth(depth).unwrap_or_else(|| run.layout.folder())
+}
+
+/// Returns the run's name with its suite or "train", however the run was asked for: `table1/0123abcd-s0`.
+fn name_of(run: &FoundRun) -> String {
+    let Ok(folder) = std::fs::canonicalize(run.layout.folder()) else { return run.name.clone() };
+    let mut parts: Vec<_> = folder.iter().rev().take(2).map(|part| part.to_string_lossy()).collect();
+    parts.reverse();
+    parts.join("/")
 }
 
 /// Returns what the run is, as far as its files say.
