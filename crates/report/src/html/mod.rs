@@ -154,4 +154,6 @@ fn rendering_failed(error: &askama::Error) -> ReportError {
 }
 
 #[cfg(test)]
+mod look_tests;
+#[cfg(test)]
 mod tests;
