@@ -34,8 +34,8 @@ const THETA: f32 = 0.5;
 const FEWEST: usize = 10;
 
 impl Tsne {
-    /// Returns the map of `points` (n, d), which have length 1, from `start` (n, 2); `None` if it is not finite, as may be
-    /// where all points are equal.
+    /// Returns the map of `points` (n, d), which have length 1, from `start` (n, 2); `None` if all places of `start` are equal,
+    /// so that nothing moves, or if the map is not finite.
     ///
     /// # Errors
     /// Returns `TooFewRows` for fewer than ten points, `Threads` if the system gives no thread, and the errors of
@@ -53,6 +53,9 @@ impl Tsne {
                 needed: FEWEST,
                 advice: "use more images",
             });
+        }
+        if start.chunks(2).all(|place| place == &start[..2]) {
+            return Ok(None);
         }
         let perplexity = self.perplexity.min((n - 1) as f32 / 3.0);
         let found = top_k(points, points, (3.0 * perplexity) as usize, true)?;
@@ -136,10 +139,13 @@ mod tests {
         let values = clusters(9);
         let error = Tsne::default().map(Rows::new(&values, 8), &[0.0; 18]).unwrap_err();
         assert!(matches!(error, MetricError::TooFewRows { found: 9, needed: 10, .. }), "{error}");
-        // Few points lower the perplexity; equal ones have a map or none, but never NaN.
+        // Few points lower the perplexity; equal ones have no map.
         assert!(map(&clusters(10), Tsne { steps: 50, ..Tsne::default() }).is_some());
         let equal: Vec<f32> = clusters(1).repeat(20);
-        let places = map(&equal, Tsne { steps: 50, ..Tsne::default() });
-        assert!(places.is_none_or(|places| places.iter().all(|place| place.is_finite())));
+        assert_eq!(map(&equal, Tsne { steps: 50, ..Tsne::default() }), None);
+        // Many copies of two points are not equal, and their map is finite.
+        let two: Vec<f32> = clusters(2).repeat(20);
+        let places = map(&two, Tsne { steps: 50, ..Tsne::default() }).unwrap();
+        assert!(places.iter().all(|place| place.is_finite()));
     }
 }

@@ -77,9 +77,13 @@
     const isWhole = plot.dataset.whole === "1", word = plot.dataset.word;
     let shown = { x: [...whole.x], y: [...whole.y] };
     const hidden = new Set();
-    const number = (cell) => cell.dataset.v === undefined ? null : Number(cell.dataset.v);
+    // "−0.25 ± 0.01" is -0.25; "–" and "NaN" are no numbers.
+    const number = (cell) => {
+      const found = parseFloat(cell.textContent.replace("−", "-"));
+      return Number.isFinite(found) ? found : null;
+    };
     const rows = [...figure.querySelectorAll(".values tbody tr")].map((row) => ({
-      x: Number(row.cells[0].dataset.v),
+      x: number(row.cells[0]),
       name: row.cells[0].textContent,
       values: [...row.cells].slice(1).map((cell) => ({ number: number(cell), text: cell.textContent })),
     }));

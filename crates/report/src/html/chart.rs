@@ -83,18 +83,10 @@ struct Drawn {
     dots: String,
 }
 
-/// A value of the table.
-struct Value {
-    /// The text.
-    text: String,
-    /// The number for the script; empty if there is none.
-    number: String,
-}
-
 /// A line of the table: the place on the horizontal axis, and the value of each series there.
 struct Row {
-    at: Value,
-    values: Vec<Value>,
+    at: String,
+    values: Vec<String>,
 }
 
 /// A chart, ready for the page.
@@ -244,23 +236,18 @@ fn rows(series: &[Series], (x_digits, y_digits): (usize, usize)) -> Vec<Row> {
     }
     let value = |series: &Series, x: f64| {
         let found = series.points.iter().find(|point| point.0 == x);
-        let text = found.map_or_else(
+        found.map_or_else(
             || "–".to_owned(),
             |&(_, y, std)| {
                 let std = if std > 0.0 { format!(" ± {}", number(std, y_digits)) } else { String::new() };
                 number(y, y_digits) + &std
             },
-        );
-        let number = found.filter(|point| point.1.is_finite());
-        Value {
-            text,
-            number: number.map_or_else(String::new, |point| format!("{:.*}", y_digits + 1, point.1)),
-        }
+        )
     };
     places
         .into_values()
         .map(|x| Row {
-            at: Value { text: number(x, x_digits), number: format!("{x:.x_digits$}") },
+            at: number(x, x_digits),
             values: series.iter().map(|series| value(series, x)).collect(),
         })
         .collect()
@@ -337,7 +324,7 @@ mod tests {
         let rows =
             rows(&[series(&[(0.5, 1.0, 0.0), (-0.5, 2.0, 0.1), (-1.0, 3.0, 0.0), (0.0, 4.0, 0.0)])], (1, 1));
         let texts: Vec<(&str, &str)> =
-            rows.iter().map(|row| (row.at.text.as_str(), row.values[0].text.as_str())).collect();
+            rows.iter().map(|row| (row.at.as_str(), row.values[0].as_str())).collect();
         assert_eq!(texts, [("−1.0", "3.0"), ("−0.5", "2.0 ± 0.1"), ("0.0", "4.0"), ("0.5", "1.0")]);
     }
 

@@ -7,7 +7,7 @@ use super::blocks::{self, Spans};
 use super::chart::Chart;
 use super::sprite::Sprite;
 use super::theme::Shades;
-use super::{SCRIPT, STYLE, curves, rendering_failed, similarity};
+use super::{SCRIPT, STYLE, curves, finished, similarity};
 use crate::caption;
 use crate::error::ReportError;
 use crate::look::{Images, Look, Query, View};
@@ -168,7 +168,7 @@ pub(crate) fn look(look: &Look) -> Result<String, ReportError> {
             })
             .collect();
     }
-    page.render().map_err(|error| rendering_failed(&error))
+    finished(&page)
 }
 
 /// The map for the script.

@@ -145,12 +145,17 @@ fn by_heading(blocks: Vec<Block>) -> Vec<(Spans, Vec<Block>)> {
 fn rendered(title: Spans, lead: Vec<Block>, sections: Vec<PageSection>) -> Result<String, ReportError> {
     let lead = lead.into_iter().map(Piece::Block).collect();
     let page = Page { style: STYLE, script: SCRIPT, title, lead, sections };
-    page.render().map_err(|error| rendering_failed(&error))
+    finished(&page)
 }
 
-/// Returns the error of a template, which is a bug.
-fn rendering_failed(error: &askama::Error) -> ReportError {
-    ReportError::Draw { figure: "the page", reason: one_line(&error.to_string()) }
+/// Returns the text of a page, without the characters that control a terminal and that HTML does not allow: names of users
+/// may hold them.
+fn finished(page: &impl Template) -> Result<String, ReportError> {
+    // A template fails by a bug alone.
+    let text = page
+        .render()
+        .map_err(|error| ReportError::Draw { figure: "the page", reason: one_line(&error.to_string()) })?;
+    Ok(text.lines().map(one_line).collect::<Vec<_>>().join("\n") + "\n")
 }
 
 #[cfg(test)]

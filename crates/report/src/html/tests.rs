@@ -76,7 +76,8 @@ fn every_row_of_every_table_is_on_the_page() {
         for said in ["Reduced.", "To regenerate", "Last epoch: the value after the last epoch"] {
             assert_eq!(markdown.contains(said), html.contains(said), "{said}");
         }
-        assert!(html.len() < 400_000, "{name}: {} bytes", html.len());
+        // The largest has 200 epochs of nine rows in four charts.
+        assert!(html.len() < 500_000, "{name}: {} bytes", html.len());
     }
 }
 

@@ -221,7 +221,7 @@ fn maps(test: &Embedded, shown: &[u32], notes: &mut Vec<String>) -> Result<Vec<V
             ),
             places: places(&map),
         }),
-        Ok(None) => notes.push("There is no map by t-SNE: it is not finite, as where all embeddings are equal.".to_owned()),
+        Ok(None) => notes.push("There is no map by t-SNE: all embeddings are equal, or it is not finite.".to_owned()),
         Err(error) => notes.push(format!("There is no map by t-SNE: {error}.")),
     }
     Ok(views)
