@@ -34,6 +34,9 @@ pub(crate) enum Command {
     #[cfg(feature = "report")]
     /// Write the report of a suite again, from the runs that exist
     Report(ReportArguments),
+    /// Write a page of a run: a map of its test images, the classes it takes for others, nearest neighbors, curves and settings
+    #[cfg(feature = "report")]
+    Look(LookArguments),
     /// Measure the weights of a file or of a run on the run's data set, or on a data set that you name
     Evaluate(EvaluateArguments),
     /// Embed any images with the weights of a file or of a run: a folder, a list of paths, WebDataset's tar shards, Parquet
@@ -156,9 +159,30 @@ pub(crate) struct ReportArguments {
     /// profile smoke, and for reduced runs where results/SUITE has a report of full ones)
     #[arg(long, value_name = "FOLDER", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
+    /// Also write report.html, one page that needs nothing beside it: sortable tables, and charts to zoom and read; with
+    /// `all`, also index.html
+    #[arg(long)]
+    pub(crate) html: bool,
     /// Print the table as JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[cfg(feature = "report")]
+#[derive(Debug, Args)]
+pub(crate) struct LookArguments {
+    /// The run: its folder, its name below the folder of runs, or the beginning of its id
+    #[arg(value_parser = path())]
+    pub(crate) run: PathBuf,
+    /// Settings of the data set that are not those of the run, such as data.root=FOLDER
+    #[arg(value_name = "KEY=VALUE", value_parser = text())]
+    pub(crate) overrides: Vec<String>,
+    /// Folder of the runs
+    #[arg(long, value_name = "FOLDER", value_parser = path(), default_value = "runs")]
+    pub(crate) runs: PathBuf,
+    /// Folder of the page, look.html; the run's own if not given
+    #[arg(long, value_name = "FOLDER", value_parser = path())]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -204,6 +204,8 @@ fn obey(command: Command) -> Result<(), Failure> {
         Command::Reproduce(arguments) => commands::reproduce(&arguments),
         #[cfg(feature = "report")]
         Command::Report(arguments) => commands::report(&arguments),
+        #[cfg(feature = "report")]
+        Command::Look(arguments) => commands::look(&arguments),
         Command::Evaluate(arguments) => commands::evaluate(&arguments),
         Command::Embed(arguments) => commands::embed(&arguments),
         Command::Measure(arguments) => commands::measure(&arguments),

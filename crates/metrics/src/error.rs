@@ -31,6 +31,14 @@ pub enum MetricError {
         /// The error of the device.
         reason: String,
     },
+    /// The system refused to start a thread.
+    #[error(
+        "failed to start a thread: {reason}; raise the limit on processes (`ulimit -u`, a container's pids limit)"
+    )]
+    Threads {
+        /// The system's reason.
+        reason: String,
+    },
     /// Rows differ in dimension from the rows that a classifier was fitted to, or from the gallery.
     #[error(
         "the {what} hold {found} numbers each, expected {expected} as in the rows they are compared with: take both from the same \

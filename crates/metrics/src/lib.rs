@@ -35,6 +35,8 @@ mod shape_influence;
 mod similarity;
 mod subsampling;
 mod top_k;
+#[cfg(feature = "maps")]
+mod tsne;
 mod verification;
 mod whitening;
 
@@ -57,6 +59,8 @@ pub use shape_influence::{ShapeInfluence, class_alignment_influence};
 pub use similarity::{Separation, Similarities, SimilarityDistribution};
 pub use subsampling::Subsampling;
 pub use top_k::{Neighbors, top_k};
+#[cfg(feature = "maps")]
+pub use tsne::Tsne;
 pub use verification::{FnmrAtFmr, Verification, VerificationScores};
 pub use whitening::Whitening;
 

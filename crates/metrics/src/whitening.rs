@@ -40,6 +40,10 @@ pub struct Whitening {
     mean: Vec<f64>,
     /// (c, d) the eigenvectors, divided by the square roots of their eigenvalues.
     projection: Vec<f32>,
+    /// (c) the variance along each kept direction, λ.
+    variances: Vec<f64>,
+    /// The variance along all directions.
+    total_variance: f64,
 }
 
 impl Whitening {
@@ -70,6 +74,9 @@ impl Whitening {
         order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
         let largest = eigen.eigenvalues[order[0]].max(0.0);
 
+        let variances: Vec<f64> =
+            order[..components].iter().map(|&column| eigen.eigenvalues[column].max(0.0)).collect();
+        let total_variance = eigen.eigenvalues.iter().map(|value| value.max(0.0)).sum();
         let mut projection = Vec::with_capacity(components * dim);
         for &column in &order[..components] {
             let vector = eigen.eigenvectors.column(column);
@@ -78,12 +85,32 @@ impl Whitening {
             let signed = if vector[vector.iamax()] < 0.0 { -scale } else { scale };
             projection.extend(vector.iter().map(|v| (v * signed) as f32));
         }
-        Ok(Self { dim, components, mean, projection })
+        Ok(Self { dim, components, mean, projection, variances, total_variance })
     }
 
     /// Returns the number of values of a whitened row.
     pub fn components(&self) -> usize {
         self.components
+    }
+
+    /// Returns the share of the variance along each kept direction, 0 to 1, the largest first; zeros if all points are equal.
+    pub fn shares(&self) -> Vec<f64> {
+        let total = if self.total_variance > 0.0 { self.total_variance } else { 1.0 };
+        self.variances.iter().map(|variance| variance / total).collect()
+    }
+
+    /// Returns the coordinates of `points` (n, d) along the kept directions, (n, c): PCA without the whitening, so that
+    /// distances are those of the points as far as the directions hold them.
+    ///
+    /// # Panics
+    /// If d is not the dimension of the points that were fitted.
+    pub fn unscaled(&self, points: Rows) -> Vec<f32> {
+        let deviations: Vec<f32> = self.variances.iter().map(|variance| variance.sqrt() as f32).collect();
+        let mut out = self.transform(points);
+        for row in out.chunks_mut(self.components) {
+            row.iter_mut().zip(&deviations).for_each(|(value, deviation)| *value *= deviation);
+        }
+        out
     }
 
     /// Whitens `points` (n, d) to (n, c).
@@ -144,6 +171,28 @@ mod tests {
             }
         }
         values
+    }
+
+    #[test]
+    fn unscaled_coordinates_keep_distances_and_shares_add_up() {
+        let values = correlated(300, 3);
+        let points = Rows::new(&values, 3);
+        let pca = Whitening::fit(points, 3).unwrap();
+        let shares = pca.shares();
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+        assert!(shares[0] >= shares[1] && shares[1] >= shares[2], "{shares:?}");
+        let places = pca.unscaled(points);
+        let distance = |values: &[f32], i: usize, j: usize| {
+            let row = |at: usize| &values[3 * at..3 * at + 3];
+            row(i).iter().zip(row(j)).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+        };
+        for (i, j) in [(0, 1), (5, 250), (17, 99)] {
+            let (before, after) = (distance(&values, i, j), distance(&places, i, j));
+            assert!((before - after).abs() < 1e-3 * before, "{before} {after}");
+        }
+        let equal = Whitening::fit(Rows::new(&[1.0; 12], 3), 2).unwrap();
+        assert_eq!(equal.shares(), [0.0, 0.0]);
+        assert_eq!(equal.unscaled(Rows::new(&[1.0; 3], 3)), [0.0, 0.0]);
     }
 
     fn assert_identity(values: &[f32], dim: usize, tolerance: f64) {

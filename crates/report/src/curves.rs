@@ -45,7 +45,7 @@ pub fn mean_curves(section: &Section<'_>) -> Vec<MeanCurve> {
 }
 
 /// Returns the mean curve over seeds, times `scale`, of the curve that `of` takes from each run.
-fn means<'a>(
+pub(crate) fn means<'a>(
     section: &Section<'a>,
     of: impl Fn(&'a Run) -> Option<&'a Vec<Point>>,
     scale: f64,
@@ -76,10 +76,22 @@ fn means<'a>(
 /// # Errors
 /// If drawing fails.
 pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
-    // The paper's curves are kNN accuracies on CIFAR-10. They must not be compared with anything else.
-    let beside_paper = section.main_metric == "knn" && section.setting.dataset == "cifar10";
-    draw_curves(section, &mean_curves(section), &metric_label(section.main_metric), beside_paper)
+    draw_curves(section, &mean_curves(section), &metric_label(section.main_metric), is_beside_paper(section))
 }
+
+/// Returns whether the paper's learning curves may stand beside the section's: they are kNN accuracies on CIFAR-10 and
+/// must not be compared with anything else.
+pub(crate) fn is_beside_paper(section: &Section<'_>) -> bool {
+    section.main_metric == "knn" && section.setting.dataset == "cifar10"
+}
+
+/// Returns the curves of a section's effective ranks, as shares of the largest possible one, percent.
+pub(crate) fn rank_curves(section: &Section<'_>) -> Vec<MeanCurve> {
+    means(section, |run| run.shape.get("rank_share"), 100.0)
+}
+
+/// The name of the ranks in figures.
+pub(crate) const RANK: &str = "Effective rank (% of the largest possible)";
 
 /// Draws the effective rank of a section's embeddings, as a share of the largest possible one; `None` if no run
 /// of it measured that.
@@ -87,8 +99,7 @@ pub fn figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
 /// # Errors
 /// If drawing fails.
 pub fn rank_figure(section: &Section<'_>) -> Result<Option<Figure>, ReportError> {
-    let curves = means(section, |run| run.shape.get("rank_share"), 100.0);
-    draw_curves(section, &curves, "Effective rank (% of the largest possible)", false)
+    draw_curves(section, &rank_curves(section), RANK, false)
 }
 
 fn draw_curves(
@@ -100,8 +111,7 @@ fn draw_curves(
     if curves.is_empty() {
         return Ok(None);
     }
-    let last_epoch =
-        curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).max().unwrap_or(0).max(1);
+    let last_epoch = last_epoch(curves);
     let series = series_of(curves, last_epoch, section, beside_paper);
     let caption = caption::wrap(&caption_text(section, &series, last_epoch), 145);
     let palette = Palette::of(&section.rows);
@@ -127,14 +137,20 @@ fn draw_curves(
     Figure::of_svg(FIGURE, svg).map(Some)
 }
 
+/// Returns the last epoch of any curve, at least 1.
+pub(crate) fn last_epoch(curves: &[MeanCurve]) -> u64 {
+    curves.iter().filter_map(|curve| curve.points.last()).map(|point| point.0).max().unwrap_or(0).max(1)
+}
+
 /// One line of the figure.
-struct Series {
-    row: String,
+pub(crate) struct Series {
+    pub(crate) row: String,
     name: String,
-    from_paper: bool,
+    pub(crate) from_paper: bool,
     /// Whether the network is untrained; its value holds for every epoch.
-    level: bool,
-    points: Vec<(u64, f64, f64)>,
+    pub(crate) level: bool,
+    /// (epoch, mean, standard deviation).
+    pub(crate) points: Vec<(u64, f64, f64)>,
 }
 
 impl Series {
@@ -142,13 +158,14 @@ impl Series {
         self.points.last().map_or(0.0, |point| point.1)
     }
 
-    fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         let paper = if self.from_paper { ", paper" } else { "" };
         format!("{}{paper}", self.name)
     }
 }
 
-fn series_of(
+/// Returns the lines of a figure: the measured ones and, if `beside_paper`, the paper's up to `last_epoch`.
+pub(crate) fn series_of(
     curves: &[MeanCurve],
     last_epoch: u64,
     section: &Section<'_>,
@@ -178,7 +195,8 @@ fn series_of(
     series
 }
 
-fn caption_text(section: &Section<'_>, series: &[Series], last_epoch: u64) -> String {
+/// Returns what the lines are and what was run.
+pub(crate) fn caption_text(section: &Section<'_>, series: &[Series], last_epoch: u64) -> String {
     let Section { setting, runs, .. } = section;
     let (recipe, others) = caption::recipe(runs);
     let mut sentences = vec![format!(

@@ -108,7 +108,20 @@ fn run((row, start, end, pace): (&str, f64, f64, f64), seed: u64, epochs: u64, p
     };
     let curves = BTreeMap::from([("knn_top1".into(), knn), ("knn_top5".into(), top5)]);
     let (folder, evaluation) = (format!("table1/{id}"), toml::from_str(CONFIG).unwrap());
-    Run { record, curves, shape: BTreeMap::new(), separations: Vec::new(), evaluation, folder }
+    let training = training_of(&curves["knn_top1"]);
+    Run { record, curves, shape: BTreeMap::new(), training, separations: Vec::new(), evaluation, folder }
+}
+
+/// Returns the measurements of training after each epoch: the loss falls as the accuracy rises.
+fn training_of(knn: &[Point]) -> BTreeMap<String, Vec<Point>> {
+    let of = |value: fn(&Point) -> f64| -> Vec<Point> {
+        knn.iter().skip(1).map(|point| Point { value: value(point), ..*point }).collect()
+    };
+    BTreeMap::from([
+        ("loss".into(), of(|point| 5.0 - point.value / 50.0)),
+        ("images_per_second".into(), of(|point| 900.0 + point.epoch as f64)),
+        ("wait_seconds".into(), of(|point| 0.25 / point.epoch as f64)),
+    ])
 }
 
 /// Adds the shape of the embedding to runs: the rank grows with the epoch.
@@ -214,8 +227,10 @@ pub(crate) fn write_suite(root: &Path, runs: &[Run]) -> Vec<Run> {
             .curves
             .iter()
             .flat_map(|(name, points)| points.iter().map(|point| row("test", name, point, point.value)));
-        let train =
-            run.curves["knn_top1"].iter().map(|point| row("train", "loss", point, 5.0 - point.value / 50.0));
+        let train = run
+            .training
+            .iter()
+            .flat_map(|(name, points)| points.iter().map(|point| row("train", name, point, point.value)));
         MetricsTable::new(test.chain(train).collect()).write(&layout.metrics()).unwrap();
     }
     runs.to_vec()

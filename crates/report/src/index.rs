@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::caption;
 use crate::error::ReportError;
+use crate::html;
 use crate::names::{metric_label, row_label};
 use crate::paper::{self, PaperTable};
 use crate::quote::{link, markdown};
@@ -35,6 +36,21 @@ pub fn write_index(entries: &[Entry], folder: &Path) -> Result<std::path::PathBu
     let failed = |source| ReportError::File { action: "write", path: path.clone(), source };
     fs_err::create_dir_all(folder).map_err(failed)?;
     write_atomically(&path, index(entries)?.as_bytes()).map_err(failed)?;
+    Ok(path)
+}
+
+/// The file name of the page with links to the pages of the suites.
+pub const INDEX_PAGE: &str = "index.html";
+
+/// Writes [`INDEX_PAGE`] into `folder`, the same page with links to the `report.html` of each suite, and returns its path.
+///
+/// # Errors
+/// If polars fails or the file cannot be written.
+pub fn write_index_page(entries: &[Entry], folder: &Path) -> Result<std::path::PathBuf, ReportError> {
+    let path = folder.join(INDEX_PAGE);
+    let failed = |source| ReportError::File { action: "write", path: path.clone(), source };
+    fs_err::create_dir_all(folder).map_err(failed)?;
+    write_atomically(&path, html::index(&index(entries)?)?.as_bytes()).map_err(failed)?;
     Ok(path)
 }
 

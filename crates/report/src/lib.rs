@@ -4,7 +4,8 @@
 //! [`Table`] turns them into means and deviations beside the numbers of the [`paper`]. [`Table::sections`]
 //! makes one [`Section`] for each setting (profile, device, data set), from which every output is made:
 //! [`curves`], [`bars`] and [`separation`] draw it, and [`terminal_table`] prints it. [`write_report`] writes
-//! all outputs into one folder, and [`index`] puts all suites on one page. [`gallery`] draws retrieved
+//! all outputs into one folder, [`write_report_with_page`] also a page that needs nothing beside it, and [`index`] puts all
+//! suites on one page. [`gallery`] draws retrieved
 //! neighbors from pixels and needs no run record.
 //!
 //! Three rules hold everywhere: a number that no run produced cannot reach a table; the paper's numbers are
@@ -15,6 +16,7 @@ pub mod curves;
 pub mod evaluation;
 pub mod gallery;
 pub mod index;
+pub mod look;
 pub mod paper;
 pub mod peers;
 pub mod records;
@@ -27,6 +29,7 @@ mod caption;
 mod color;
 mod error;
 mod figure;
+mod html;
 mod latex;
 mod long_form;
 mod markdown;
@@ -55,7 +58,7 @@ pub use setting::Setting;
 pub use suite::Suite;
 pub use table::Table;
 pub use terminal::terminal_table;
-pub use write::{Written, is_of_full_runs, write_report};
+pub use write::{PAGE, Written, is_of_full_runs, write_report, write_report_with_page};
 
 #[cfg(test)]
 mod fake;

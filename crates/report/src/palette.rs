@@ -40,6 +40,11 @@ impl Palette {
     }
 }
 
+/// Returns a color for each of `count` classes of images; more classes than colors begin again.
+pub(crate) fn of_classes(count: usize) -> impl Iterator<Item = RGBColor> {
+    SPARE.iter().chain([&Color::Vermilion]).cycle().take(count).map(|color| color.rgb())
+}
+
 /// Returns the color that a row has in every table, if it has a fixed one.
 fn fixed(row: &str) -> Option<Color> {
     rows::known(row)?.color

@@ -12,7 +12,7 @@ use crate::error::ReportError;
 use crate::evaluation::Evaluation;
 use crate::names::row_label;
 
-/// One measurement on the test images.
+/// One measurement of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     /// The epoch, from 1; 0 is before training.
@@ -31,6 +31,8 @@ pub struct Run {
     /// The shape of the embedding by measure (`effective_rank`, ...), ordered by epoch; empty for runs of
     /// earlier versions.
     pub shape: BTreeMap<String, Vec<Point>>,
+    /// The measurements of training by name (`loss`, `images_per_second`, `wait_seconds`, ...), ordered by epoch.
+    pub training: BTreeMap<String, Vec<Point>>,
     /// The groupings in `similarity.json`; empty if the run has no such file.
     pub separations: Vec<GroupSimilarity>,
     /// How the embeddings were measured; `None` if the run has no `config.toml`.
@@ -108,20 +110,21 @@ pub fn load(runs_root: &Path, suite: &str) -> Result<Loaded, ReportError> {
 }
 
 /// Reads one run; `None` if it is not finished.
-fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportError> {
+pub(crate) fn load_run(runs_root: &Path, layout: &Layout) -> Result<Option<Run>, ReportError> {
     if !layout.record().is_file() || Status::read(layout)?.is_some_and(|status| status.state != State::Done) {
         return Ok(None);
     }
     let record = RunRecord::read(layout)?;
     let table = MetricsTable::read(&layout.metrics())?;
-    let (curves, shape) = (curves_of(&table, "test", layout)?, curves_of(&table, "shape", layout)?);
+    let [curves, shape, training] = ["test", "shape", "train"].map(|split| curves_of(&table, split, layout));
+    let (curves, shape, training) = (curves?, shape?, training?);
     let separations =
         if layout.similarity().is_file() { SimilarityRecord::read(layout)?.groupings } else { Vec::new() };
     let relative = layout.folder().strip_prefix(runs_root).unwrap_or(layout.folder());
     let folder =
         relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
     let evaluation = Evaluation::read(&layout.config())?;
-    Ok(Some(Run { record, curves, shape, separations, evaluation, folder }))
+    Ok(Some(Run { record, curves, shape, training, separations, evaluation, folder }))
 }
 
 /// Returns the values of a split by metric. If a run was resumed within an epoch and wrote a value twice, the

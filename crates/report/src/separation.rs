@@ -20,22 +20,27 @@ use crate::section::Section;
 use invaspread_record::{GroupSimilarity, Histogram};
 
 const FIGURE: &str = "the distributions of similarity";
-const SAME: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
-const OTHER: RGBColor = RGBColor(0x00, 0x72, 0xB2);
+pub(crate) const SAME: RGBColor = RGBColor(0xD5, 0x5E, 0x00);
+pub(crate) const OTHER: RGBColor = RGBColor(0x00, 0x72, 0xB2);
 const PANEL: (f64, f64) = (400.0, 132.0);
 const LEFT: f64 = 30.0;
 const TOP: f64 = 74.0;
 const GAP: (f64, f64) = (52.0, 66.0);
 
 /// One row's two histograms over all of its seeds, as shares.
-struct Panel {
-    row: String,
-    label: String,
+pub(crate) struct Panel {
+    pub(crate) row: String,
+    pub(crate) label: String,
     /// The share in each bin from -1 to 1, for the same group and for others.
-    shares: [Vec<f64>; 2],
+    pub(crate) shares: [Vec<f64>; 2],
     /// The mean and the standard deviation of each of the two kinds.
     moments: [(f64, f64); 2],
     overlap: f64,
+}
+
+/// Returns the panels of a section's runs by `grouping`, one for each row that has it.
+pub(crate) fn panels(section: &Section<'_>, grouping: &str) -> Vec<Panel> {
+    section.rows.iter().filter_map(|row| Panel::of(row, &section.runs, grouping)).collect()
 }
 
 /// Draws the similarities of a section's runs by `grouping`; `None` if no run has that grouping.
@@ -43,23 +48,12 @@ struct Panel {
 /// # Errors
 /// If drawing fails.
 pub fn figure(section: &Section<'_>, grouping: &str) -> Result<Option<Figure>, ReportError> {
-    let Section { setting, runs, .. } = section;
-    let panels: Vec<Panel> = section.rows.iter().filter_map(|row| Panel::of(row, runs, grouping)).collect();
+    let panels = panels(section, grouping);
     let Some((low, high)) = extent(&panels) else { return Ok(None) };
     let lines = panels.len().div_ceil(2);
     let columns = panels.len().min(2);
     let width = LEFT * 2.0 + columns as f64 * PANEL.0 + (columns - 1) as f64 * GAP.0;
-    let (recipe, _) = caption::recipe(runs);
-    let text = format!(
-        "Cosine similarity of each {4} to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
-         the part of the histograms that lies under both. Each panel is drawn to the height of its own bars. Runs of {1}, {2}: {recipe}, {3}.",
-        group_word(grouping),
-        caption::setting(setting),
-        caption::data(setting),
-        caption::seeds(runs),
-        if setting.held_out { "held-out training image" } else { "test image" },
-    );
-    let caption = caption::wrap(&text, (width / 5.5) as usize);
+    let caption = caption::wrap(&caption_text(section, grouping), (width / 5.5) as usize);
     // The last line of panels needs less space below it, because no names follow.
     let bottom = TOP + lines as f64 * (PANEL.1 + GAP.1) - 16.0;
     let size = (width, bottom + caption.len() as f64 * 15.0 + 4.0);
@@ -80,12 +74,27 @@ pub fn figure(section: &Section<'_>, grouping: &str) -> Result<Option<Figure>, R
     Figure::of_svg(FIGURE, svg).map(Some)
 }
 
-fn group_word(grouping: &str) -> &str {
+/// Returns what the panels show and what was run.
+pub(crate) fn caption_text(section: &Section<'_>, grouping: &str) -> String {
+    let Section { setting, runs, .. } = section;
+    let (recipe, _) = caption::recipe(runs);
+    format!(
+        "Cosine similarity of each {4} to its 5 nearest training images of the same {0} (orange) and of others (blue). Overlap: \
+         the part of the histograms that lies under both. Each panel is drawn to the height of its own bars. Runs of {1}, {2}: {recipe}, {3}.",
+        group_word(grouping),
+        caption::setting(setting),
+        caption::data(setting),
+        caption::seeds(runs),
+        if setting.held_out { "held-out training image" } else { "test image" },
+    )
+}
+
+pub(crate) fn group_word(grouping: &str) -> &str {
     if grouping == "class" { "class" } else { "group" }
 }
 
 /// Returns the overlap read from the paper's figure, if the figure shows this row.
-fn printed(grouping: &str, row: &str) -> Option<f64> {
+pub(crate) fn printed(grouping: &str, row: &str) -> Option<f64> {
     let metric = format!("overlap_{grouping}");
     ["figure5", "figure6"]
         .iter()
@@ -94,7 +103,7 @@ fn printed(grouping: &str, row: &str) -> Option<f64> {
 }
 
 /// Returns the range of similarities from the first to the last visible bin, with a margin of one bin.
-fn extent(panels: &[Panel]) -> Option<(f64, f64)> {
+pub(crate) fn extent(panels: &[Panel]) -> Option<(f64, f64)> {
     let bins = panels.first()?.shares[0].len();
     // A bin with less than a thousandth of its histogram is invisible.
     let seen = |bin: &usize| panels.iter().any(|panel| panel.shares.iter().any(|share| share[*bin] > 1e-3));
@@ -138,6 +147,13 @@ impl Panel {
         })
     }
 
+    /// Returns the overlap, with the paper's, and the two means.
+    pub(crate) fn summary(&self, paper: Option<f64>) -> String {
+        let beside = paper.map_or(String::new(), |paper| format!(" (paper {paper:.2})"));
+        let [(same, _), (other, _)] = self.moments;
+        format!("overlap {:.2}{beside}, means {same:.2} and {other:.2}", self.overlap).replace('-', "−")
+    }
+
     fn paint(&self, pen: &mut Pen<'_>, (x, y): (f64, f64), (low, high): (f64, f64), paper: Option<f64>) {
         let bins = self.shares[0].len() as f64;
         let most = self.shares.iter().flatten().copied().fold(0.0, f64::max);
@@ -169,10 +185,7 @@ impl Panel {
         pen.line(&[(x, bottom), (x + PANEL.0, bottom)], AXIS, 0.8);
         let bold = is_ours(&self.row);
         pen.text((x, y - 12.0), &self.label, Face::new(12.5, Anchor::Start).bold(bold));
-        let beside = paper.map_or(String::new(), |paper| format!(" (paper {paper:.2})"));
-        let [(same, _), (other, _)] = self.moments;
-        let text =
-            format!("overlap {:.2}{beside}, means {same:.2} and {other:.2}", self.overlap).replace('-', "−");
+        let text = self.summary(paper);
         pen.text((x + PANEL.0, y - 12.0), &text, Face::new(11.0, Anchor::End).color(INK));
         let name = Face::new(10.5, Anchor::Middle).color(MUTED);
         pen.text((x + PANEL.0 / 2.0, bottom + 28.0), "cosine similarity", name);

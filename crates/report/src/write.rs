@@ -11,6 +11,7 @@ use crate::curves;
 use crate::error::ReportError;
 use crate::figure::Figure;
 use crate::gallery;
+use crate::html;
 use crate::latex;
 use crate::markdown::{self, Pictures};
 use crate::records::Run;
@@ -20,6 +21,9 @@ use crate::setting::Setting;
 use crate::suite::Suite;
 use crate::table::Table;
 use crate::terminal::terminal_table;
+
+/// The file name of a report as a page.
+pub const PAGE: &str = "report.html";
 
 /// A written report.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +53,31 @@ pub fn write_report(
     groupings: &[String],
     folder: &Path,
 ) -> Result<Written, ReportError> {
-    let table = Table::new(suite, runs)?;
+    write(Table::new(suite, runs)?, runs, groupings, folder, None)
+}
+
+/// Writes what [`write_report`] writes, and `report.html`: the report as one page that needs nothing beside it, with charts
+/// in place of pictures. `runs_root` is the folder of the runs (`runs.root`): rows lead to the records that exist there.
+///
+/// # Errors
+/// As [`write_report`], and if the picture of retrieved neighbors cannot be read.
+pub fn write_report_with_page(
+    suite: impl Into<Suite>,
+    runs: &[Run],
+    groupings: &[String],
+    folder: &Path,
+    runs_root: &Path,
+) -> Result<Written, ReportError> {
+    write(Table::new(suite, runs)?, runs, groupings, folder, Some(runs_root))
+}
+
+fn write(
+    table: Table,
+    runs: &[Run],
+    groupings: &[String],
+    folder: &Path,
+    page_of: Option<&Path>,
+) -> Result<Written, ReportError> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     let mut sections = Vec::new();
     for (place, section) in table.sections(runs).into_iter().enumerate() {
@@ -76,14 +104,21 @@ pub fn write_report(
         }
         sections.push((section, pictures));
     }
-    let report = markdown::report(&table, &sections);
+    fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
+    let parts = markdown::report(&table, &sections);
+    let page = page_of
+        .map(|runs| html::report(&parts, &sections, html::Places { page: folder, runs }))
+        .transpose()?;
     let sections: Vec<Section<'_>> = sections.into_iter().map(|(section, _)| section).collect();
-    files.insert(0, ("report.md".into(), report.into_bytes()));
+    files.insert(0, ("report.md".into(), parts.text().into_bytes()));
     files.insert(1, ("table.csv".into(), table.csv()?));
     files.insert(2, ("table.parquet".into(), table.parquet()?));
     files.insert(3, ("table.tex".into(), latex::tables(&sections).into_bytes()));
 
-    fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
+    if let Some(page) = page {
+        files.insert(1, (PAGE.into(), page.into_bytes()));
+    }
+
     let mut written = Vec::new();
     for (name, bytes) in files {
         let path = folder.join(name);

@@ -3,7 +3,7 @@
 
 use super::launch::{announce, each_once, note_request, work};
 use super::places::Places;
-use super::report::{Print, draw, write};
+use super::report::{Pages, Print, draw, write};
 use crate::arguments::DemoArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
@@ -28,7 +28,7 @@ pub(crate) fn demo(arguments: &DemoArguments) -> Result<(), Failure> {
     work(&planned, &root, &Places::default(), &[])?;
     let out = root.join("demo-report");
     draw(&suite, &planned, &root, &out)?;
-    write(&suite, &root, &out, Print::Text)?;
+    write(&suite, &root, &out, Pages::Renewed, Print::Text)?;
     print_line!("open {} for the table, and the pictures beside it", out.join("report.md").display());
     Ok(())
 }

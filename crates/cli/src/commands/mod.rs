@@ -11,6 +11,8 @@ mod doctor;
 mod embed;
 mod evaluate;
 pub(crate) mod launch;
+#[cfg(feature = "report")]
+mod look;
 pub(crate) mod measure;
 mod origin;
 pub(crate) mod places;
@@ -32,6 +34,8 @@ pub(crate) use demo::demo;
 pub(crate) use doctor::doctor;
 pub(crate) use embed::embed;
 pub(crate) use evaluate::evaluate;
+#[cfg(feature = "report")]
+pub(crate) use look::look;
 pub(crate) use measure::measure;
 #[cfg(feature = "report")]
 pub(crate) use report::report;

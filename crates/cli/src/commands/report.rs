@@ -7,9 +7,11 @@ use crate::failure::Failure;
 use crate::neighbors::draw_neighbors;
 use crate::output::{note, print_block, print_line};
 use anyhow::{Context, anyhow};
-use invaspread_report::index::{Entry, write_index};
+use invaspread_report::index::{Entry, INDEX_PAGE, write_index, write_index_page};
 use invaspread_report::records::Loaded;
-use invaspread_report::{ReportError, gallery, is_of_full_runs, paper, records, write_report};
+use invaspread_report::{
+    PAGE, ReportError, gallery, is_of_full_runs, paper, records, write_report, write_report_with_page,
+};
 use invaspread_runner::config::{Beside, Suite};
 use invaspread_runner::launch::{Planned, damaged_results};
 use std::fs::File;
@@ -27,7 +29,9 @@ pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
             Some(out) => out.clone(),
             None => default_results(&arguments.runs)?,
         };
-        print_line!("{}", write_all(&arguments.runs, &results)?.display());
+        for page in write_all(&arguments.runs, &results, Pages::of(arguments.html))? {
+            print_line!("{}", page.display());
+        }
         return Ok(());
     }
     let suite = Suite::open(&arguments.suite)?;
@@ -35,7 +39,28 @@ pub(crate) fn report(arguments: &ReportArguments) -> Result<(), Failure> {
         Some(out) => out.clone(),
         None => default_folder(&suite, &arguments.runs)?,
     };
-    write(&suite, &arguments.runs, &out, if arguments.json { Print::Json } else { Print::Text })
+    let print = if arguments.json { Print::Json } else { Print::Text };
+    write(&suite, &arguments.runs, &out, Pages::of(arguments.html), print)
+}
+
+/// Which pages (`report.html`, `index.html`) are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// Those that are already there, which would otherwise show older numbers than the report beside them.
+    Renewed,
+    /// All of them.
+    All,
+}
+
+impl Pages {
+    fn of(asked: bool) -> Self {
+        if asked { Self::All } else { Self::Renewed }
+    }
+
+    /// Returns whether the page at `path` is written.
+    fn includes(self, path: &Path) -> bool {
+        self == Self::All || path.is_file()
+    }
 }
 
 /// Returns the folder of a suite's report if none is given: `results/SUITE`, or `RUNS/SUITE-report` if the
@@ -90,13 +115,24 @@ pub(crate) enum Print {
 }
 
 /// Writes the report of a suite's runs into `out`, and prints which runs are missing.
-pub(crate) fn write(suite: &Suite, root: &Path, out: &Path, print: Print) -> Result<(), Failure> {
+pub(crate) fn write(
+    suite: &Suite,
+    root: &Path,
+    out: &Path,
+    pages: Pages,
+    print: Print,
+) -> Result<(), Failure> {
     let written = alone_in(&root.join(suite.runs_name()), || {
         let loaded = load(suite, root)?;
         note_unfinished(suite, &loaded);
         let runs = of_suite(suite, loaded.runs);
         note_missing_rows(suite, &runs);
-        Ok(write_report(named(suite), &runs, &suite.similarity, out).context("failed to write the report")?)
+        let written = if pages.includes(&out.join(PAGE)) {
+            write_report_with_page(named(suite), &runs, &suite.similarity, out, root)
+        } else {
+            write_report(named(suite), &runs, &suite.similarity, out)
+        };
+        Ok(written.context("failed to write the report")?)
     })?;
     match print {
         Print::Text => {
@@ -187,8 +223,9 @@ pub(crate) fn every_suite() -> Vec<String> {
     paper::tables().iter().map(|table| table.key.clone()).filter(|key| known.contains(key)).collect()
 }
 
-/// Writes the reports of all suites that have runs, and the page of all tables and figures.
-pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure> {
+/// Writes the reports of all suites that have runs, and the page of all tables and figures. Returns the paths of that page,
+/// `index.md` first.
+pub(crate) fn write_all(root: &Path, results: &Path, pages: Pages) -> Result<Vec<PathBuf>, Failure> {
     let mut entries = Vec::new();
     for name in Suite::names() {
         let suite = Suite::open(&name)?;
@@ -197,7 +234,7 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
             !runs.is_empty() && (paper::table_of_suite(&name).is_some() || says_something(&suite, &runs));
         let folder = results.join(&name);
         if shown {
-            write(&suite, root, &folder, Print::Nothing)?;
+            write(&suite, root, &folder, pages, Print::Nothing)?;
         }
         entries.push(Entry {
             suite: named(&suite),
@@ -206,10 +243,14 @@ pub(crate) fn write_all(root: &Path, results: &Path) -> Result<PathBuf, Failure>
             folder: name,
         });
     }
-    alone_in(
-        results,
-        || Ok(write_index(&entries, results).context("failed to write the page of all suites")?),
-    )
+    alone_in(results, || {
+        let failed = "failed to write the page of all suites";
+        let mut written = vec![write_index(&entries, results).context(failed)?];
+        if pages.includes(&results.join(INDEX_PAGE)) {
+            written.push(write_index_page(&entries, results).context(failed)?);
+        }
+        Ok(written)
+    })
 }
 
 /// Returns whether a report of the suite makes sense. A suite that shows another suite's runs has some as

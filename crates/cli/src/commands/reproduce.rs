@@ -4,7 +4,9 @@
 use super::launch::{announce, each_once, note_request, work};
 use super::places::Places;
 use super::print_json;
-use super::report::{ALL, Print, default_folder, default_results, draw, every_suite, write, write_all};
+use super::report::{
+    ALL, Pages, Print, default_folder, default_results, draw, every_suite, write, write_all,
+};
 use super::slurm::{Asked, submit};
 use super::spread::serve;
 use crate::arguments::ReproduceArguments;
@@ -47,7 +49,9 @@ pub(crate) fn reproduce(arguments: &ReproduceArguments) -> Result<(), Failure> {
                 Some(out) => out.clone(),
                 None => default_results(&root)?,
             };
-            print_line!("{}", write_all(&root, &results)?.display());
+            for page in write_all(&root, &results, Pages::Renewed)? {
+                print_line!("{}", page.display());
+            }
         }
         Launcher::Slurm => note!(
             "once the runs are finished, `invaspread report all --runs {}` writes the page of all suites",
@@ -99,6 +103,7 @@ fn one(
         None => default_folder(&suite, &root)?,
     };
     draw(&suite, &planned, &root, &out)?;
-    write(&suite, &root, &out, if arguments.json { Print::Nothing } else { Print::Text })?;
+    let print = if arguments.json { Print::Nothing } else { Print::Text };
+    write(&suite, &root, &out, Pages::Renewed, print)?;
     Ok((root, Launcher::Here))
 }

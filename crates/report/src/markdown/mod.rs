@@ -32,16 +32,36 @@ pub(crate) struct Pictures {
     pub(crate) separations: Vec<(String, String)>,
 }
 
-/// Returns the whole report of `table`: `sections` are its sections, each with its pictures.
-pub(crate) fn report(table: &Table, sections: &[(Section<'_>, Pictures)]) -> String {
-    let mut text = String::new();
-    heading(&mut text, table);
-    for (section, pictures) in sections {
-        one_section(&mut text, section, pictures);
+/// The report as text, in the order of its parts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Parts {
+    /// The title and what holds for all sections.
+    pub(crate) heading: String,
+    /// One part for each section.
+    pub(crate) sections: Vec<String>,
+    /// The runs that were left out and the commands.
+    pub(crate) end: String,
+}
+
+impl Parts {
+    /// Returns the whole text.
+    pub(crate) fn text(&self) -> String {
+        [&self.heading, &self.sections.concat(), &self.end].map(String::as_str).concat()
     }
-    left_out(&mut text, &table.left_out);
-    commands(&mut text, &table.suite.name, sections.iter().map(|(section, _)| section));
-    text
+}
+
+/// Returns the report of `table`: `sections` are its sections, each with its pictures.
+pub(crate) fn report(table: &Table, sections: &[(Section<'_>, Pictures)]) -> Parts {
+    let mut parts = Parts { heading: String::new(), sections: Vec::new(), end: String::new() };
+    heading(&mut parts.heading, table);
+    for (section, pictures) in sections {
+        let mut text = String::new();
+        one_section(&mut text, section, pictures);
+        parts.sections.push(text);
+    }
+    left_out(&mut parts.end, &table.left_out);
+    commands(&mut parts.end, &table.suite.name, sections.iter().map(|(section, _)| section));
+    parts
 }
 
 /// The text that ends a report's title if all runs of the report are reduced.
@@ -480,7 +500,7 @@ mod tests {
         let pictures =
             Pictures { curves: Some("curves".into()), chart: Some("table1".into()), ..Pictures::default() };
         let sections = table.sections(runs).into_iter().map(|section| (section, pictures.clone()));
-        report(&table, &sections.collect::<Vec<_>>())
+        report(&table, &sections.collect::<Vec<_>>()).text()
     }
 
     #[test]
@@ -525,7 +545,7 @@ mod tests {
             let rows = rows.iter().map(|&row| row.to_owned()).collect();
             let table = Table::new(Suite { rows, ..Suite::from("own") }, &runs).unwrap();
             let sections = table.sections(&runs).into_iter().map(|section| (section, Pictures::default()));
-            report(&table, &sections.collect::<Vec<_>>())
+            report(&table, &sections.collect::<Vec<_>>()).text()
         };
         assert!(of(&["nce", "absent", "other"]).contains("| Rows without a finished run | absent, other |"));
         assert!(!of(&["nce"]).contains("without a finished run"));
@@ -536,7 +556,7 @@ mod tests {
         let runs = fake::retrieval_runs();
         let table = Table::new("table3", &runs).unwrap();
         let sections = table.sections(&runs).into_iter().map(|section| (section, Pictures::default()));
-        insta::assert_snapshot!("report_retrieval", report(&table, &sections.collect::<Vec<_>>()));
+        insta::assert_snapshot!("report_retrieval", report(&table, &sections.collect::<Vec<_>>()).text());
     }
 
     #[test]

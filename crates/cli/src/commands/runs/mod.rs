@@ -54,7 +54,7 @@ fn all(root: &Path) -> Result<Vec<FoundRun>, Failure> {
 ///
 /// # Errors
 /// Returns an error of usage if no run has that name, or several have.
-fn named(root: &Path, asked: &Path) -> Result<FoundRun, Failure> {
+pub(in crate::commands) fn named(root: &Path, asked: &Path) -> Result<FoundRun, Failure> {
     for folder in [asked.to_path_buf(), root.join(asked)] {
         let layout = Layout::of(&folder);
         if is_run(&layout) {

@@ -1,7 +1,7 @@
 //! `invaspread slurm report FOLDER`: the report of a launch, once its tasks have ended. It trains nothing: what is
 //! missing is said, and the report has what is there.
 
-use super::super::report::{Print, default_folder, draw, write};
+use super::super::report::{Pages, Print, default_folder, draw, write};
 use super::submit::name;
 use super::{command_of, entered};
 use crate::arguments::Command;
@@ -39,7 +39,7 @@ pub(super) fn report(folder: &Path) -> Result<(), Failure> {
     if missing.is_empty() {
         draw(&suite, &done, root, &out)?;
     }
-    write(&suite, root, &out, Print::Text)?;
+    write(&suite, root, &out, Pages::Renewed, Print::Text)?;
     if missing.is_empty() {
         return Ok(());
     }
