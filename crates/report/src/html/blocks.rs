@@ -151,9 +151,12 @@ impl Reader {
             }
             Event::SoftBreak | Event::HardBreak => self.text(&" ".into()),
             // There is no markup in a report but what Markdown has: this is text.
-            Event::Text(text) | Event::Html(text) | Event::InlineHtml(text) => self.text(&text),
+            Event::Text(text)
+            | Event::Html(text)
+            | Event::InlineHtml(text)
+            | Event::InlineMath(text)
+            | Event::DisplayMath(text) => self.text(&text),
             Event::Rule | Event::TaskListMarker(_) | Event::FootnoteReference(_) => {}
-            Event::InlineMath(text) | Event::DisplayMath(text) => self.text(&text),
         }
     }
 
@@ -164,7 +167,7 @@ impl Reader {
         }
         match self.spans.0.last_mut() {
             Some(last) if (Span { text: String::new(), ..last.clone() }) == self.style => {
-                last.text.push_str(text)
+                last.text.push_str(text);
             }
             _ => self.spans.0.push(Span { text: text.to_string(), ..self.style.clone() }),
         }
@@ -174,7 +177,7 @@ impl Reader {
         match tag {
             Tag::BlockQuote(_) => self.is_note = true,
             Tag::CodeBlock(CodeBlockKind::Fenced(_) | CodeBlockKind::Indented) => {
-                self.code = Some(String::new())
+                self.code = Some(String::new());
             }
             Tag::List(_) => self.items = Some(Vec::new()),
             Tag::Table(aligned) => self.aligned = aligned,

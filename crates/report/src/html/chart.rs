@@ -180,7 +180,9 @@ impl Axes {
                 put(&mut drawn.band, &format!("M{}Z", above.chain(below).collect::<Vec<_>>().join("L")));
             }
             if *form == Form::Line && points.len() <= MOST_DOTS {
-                line.iter().for_each(|place| put(&mut drawn.dots, &format!("M{place}h0")));
+                for place in &line {
+                    put(&mut drawn.dots, &format!("M{place}h0"));
+                }
             }
         }
         drawn
@@ -235,7 +237,7 @@ fn rows(series: &[Series], (x_digits, y_digits): (usize, usize)) -> Vec<Row> {
         places.insert(key(x + 0.0), x + 0.0);
     }
     let value = |series: &Series, x: f64| {
-        let found = series.points.iter().find(|point| point.0 == x);
+        let found = series.points.iter().find(|point| key(point.0 + 0.0) == key(x));
         found.map_or_else(
             || "–".to_owned(),
             |&(_, y, std)| {
