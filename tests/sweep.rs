@@ -221,7 +221,7 @@ fn an_owner_that_wakes_after_a_succession_changes_nothing() {
         let status: Value = serde_json::from_slice(&fs::read(run.join("status.json")).ok()?).ok()?;
         status["epoch"].as_u64()
     };
-    let limit = Instant::now() + Duration::from_secs(300);
+    let limit = Instant::now() + Duration::from_mins(5);
     let wait_for = |wanted: u64| loop {
         assert!(Instant::now() < limit, "epoch {wanted} is not reached");
         match epoch().filter(|&epoch| epoch >= wanted) {
@@ -299,7 +299,7 @@ fn a_killed_run_is_resumed_by_the_command_that_asked_for_it_and_watched() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let limit = Instant::now() + Duration::from_secs(120);
+    let limit = Instant::now() + Duration::from_mins(2);
     let status = || -> Option<Value> {
         let run = folders(folder).into_iter().next()?;
         serde_json::from_slice(&fs::read(run.join("status.json")).ok()?).ok()

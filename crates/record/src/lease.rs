@@ -45,7 +45,7 @@ use super::owner::Owner;
 use super::watch::{Standing, standing};
 
 /// The time without a sign of life after which the owner on another machine counts as dead, unless it is set.
-pub(crate) const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_mins(1);
 
 /// Signs of life in the time after which an owner counts as dead.
 const BEATS: u32 = 12;
@@ -73,7 +73,7 @@ impl Lease {
     /// # Errors
     /// Returns `Busy` if another process holds it, and `Io`, which names the path, if the file system refuses.
     pub(crate) fn take(folder: &Path, lease: Duration) -> Result<Self, RecordError> {
-        let mut held = Self::take_silently(folder, Owner::this_process(lease))?;
+        let mut held = Self::take_silently(folder, &Owner::this_process(lease))?;
         let (end, ended) = mpsc::channel();
         let (path, lost) = (held.work.join(BEAT), Arc::clone(&held.lost));
         let beat = move || {
@@ -94,7 +94,7 @@ impl Lease {
     }
 
     /// Does the same as [`Self::take`] for `owner`, without signs of life after the first.
-    fn take_silently(folder: &Path, owner: Owner) -> Result<Self, RecordError> {
+    fn take_silently(folder: &Path, owner: &Owner) -> Result<Self, RecordError> {
         for _ in 0..TRIES {
             let claims = Claims::of(folder)?;
             let (number, succeeded) = match claims.highest() {

@@ -18,7 +18,7 @@ fn of_machine(name: &str) -> Owner {
 }
 
 fn take(folder: &Path, machine: &str) -> Result<Lease, RecordError> {
-    Lease::take_silently(folder, of_machine(machine))
+    Lease::take_silently(folder, &of_machine(machine))
 }
 
 /// Tries until the owner counts as dead.

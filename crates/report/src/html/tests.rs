@@ -107,7 +107,9 @@ fn charts_stand_in_place_of_pictures() {
     );
 
     let mut untrained = fake::quick_runs(&[0]);
-    untrained.iter_mut().for_each(|run| run.training.clear());
+    for run in &mut untrained {
+        run.training.clear();
+    }
     let [_, html] = written("table1", &untrained, root.path(), root.path());
     assert!(!html.contains("id=\"s1-loss\"") && !html.contains(">Training<"));
 }

@@ -54,8 +54,7 @@ impl RunState {
     /// Returns what else is to be said, if anything.
     pub fn details(&self) -> Option<String> {
         match self {
-            Self::Running(owner) => Some(format!("by {owner}")),
-            Self::Elsewhere(owner) => Some(format!("by {owner}")),
+            Self::Running(owner) | Self::Elsewhere(owner) => Some(format!("by {owner}")),
             Self::Silent(owner, since) => {
                 Some(format!("{owner} gave no sign of life for about {} s", since.as_secs()))
             }
