@@ -5,7 +5,7 @@ use crate::owner::Owner;
 use crate::{RecordError, write_atomically, write_with};
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -264,7 +264,7 @@ fn suspended_owners_never_write_over_their_successors() {
     assert!(counts[0] >= 10 && counts[1] >= 3 && counts[2] >= 100, "{counts:?}: too little happened");
 }
 
-fn number_of(work: &PathBuf) -> u64 {
+fn number_of(work: &Path) -> u64 {
     let name = work.file_name().unwrap().to_str().unwrap();
     name.split('-').nth(1).unwrap().parse().unwrap()
 }

@@ -10,7 +10,9 @@ use crate::output::{note, print_line};
 use crate::runs_arguments::RunsResumeArguments;
 use anyhow::{Context, anyhow};
 use clap::Parser;
-use invaspread_runner::config::{Override, Suite, Sweep, plan_runs};
+#[cfg(feature = "report")]
+use invaspread_runner::config::Suite;
+use invaspread_runner::config::{Override, Sweep, plan_runs};
 use invaspread_runner::launch::Planned;
 use invaspread_runner::memory::Memory;
 use invaspread_runner::record::Request;
