@@ -3,10 +3,12 @@
 
 use std::fmt::Write as _;
 
-/// Replaces by a space each character that breaks a line, controls a terminal, or is not allowed in XML.
+/// Replaces by a space each character that breaks a line, controls a terminal, turns the direction of the text around
+/// it, which would reverse the digits of numbers, or is not allowed in XML.
 pub(crate) fn one_line(text: &str) -> String {
     let breaks = |letter: char| {
-        letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
+        let turns = matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        letter.is_control() || turns || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}')
     };
     text.chars().map(|letter| if breaks(letter) { ' ' } else { letter }).collect()
 }

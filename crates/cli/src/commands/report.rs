@@ -10,7 +10,8 @@ use anyhow::{Context, anyhow};
 use invaspread_report::index::{Entry, INDEX_PAGE, write_index, write_index_page};
 use invaspread_report::records::Loaded;
 use invaspread_report::{
-    PAGE, ReportError, gallery, is_of_full_runs, paper, records, write_report, write_report_with_page,
+    PAGE, ReportError, gallery, is_foreign_page, is_of_full_runs, paper, records, write_report,
+    write_report_with_page,
 };
 use invaspread_runner::config::{Beside, Suite};
 use invaspread_runner::launch::{Planned, damaged_results};
@@ -58,8 +59,19 @@ impl Pages {
     }
 
     /// Returns whether the page at `path` is written.
-    fn includes(self, path: &Path) -> bool {
-        self == Self::All || path.is_file()
+    ///
+    /// # Errors
+    /// Returns an error of usage if a page is asked for where a file of somebody else is.
+    fn includes(self, path: &Path) -> Result<bool, Failure> {
+        match (self, is_foreign_page(path)) {
+            (Self::All, true) => Err(Failure::Usage(anyhow!(
+                "failed to write {}: there is something of that name which this command did not write; move it away, or name another \
+                 folder with --out",
+                path.display()
+            ))),
+            (Self::All, false) => Ok(true),
+            (Self::Renewed, foreign) => Ok(path.is_file() && !foreign),
+        }
     }
 }
 
@@ -127,7 +139,7 @@ pub(crate) fn write(
         note_unfinished(suite, &loaded);
         let runs = of_suite(suite, loaded.runs);
         note_missing_rows(suite, &runs);
-        let written = if pages.includes(&out.join(PAGE)) {
+        let written = if pages.includes(&out.join(PAGE))? {
             write_report_with_page(named(suite), &runs, &suite.similarity, out, root)
         } else {
             write_report(named(suite), &runs, &suite.similarity, out)
@@ -246,7 +258,7 @@ pub(crate) fn write_all(root: &Path, results: &Path, pages: Pages) -> Result<Vec
     alone_in(results, || {
         let failed = "failed to write the page of all suites";
         let mut written = vec![write_index(&entries, results).context(failed)?];
-        if pages.includes(&results.join(INDEX_PAGE)) {
+        if pages.includes(&results.join(INDEX_PAGE))? {
             written.push(write_index_page(&entries, results).context(failed)?);
         }
         Ok(written)

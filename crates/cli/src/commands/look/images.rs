@@ -47,6 +47,22 @@ pub(super) fn open(config: &Config, notes: &mut Vec<String>) -> Result<Option<Da
     }
 }
 
+/// Returns whether the data set of a config is the one that the run was measured on: with it, the settings still make this
+/// run. If not, a note says that pictures and names of classes are left out, because they would be those of other images.
+pub(super) fn is_own(run: &FoundRun, config: &Config, notes: &mut Vec<String>) -> bool {
+    let id = run.name.rsplit_once('/').map_or(run.name.as_str(), |(_, id)| id);
+    let is_own =
+        config.hash().is_ok_and(|hash| id.strip_prefix(&hash).is_some_and(|rest| rest.starts_with("-s")));
+    if !is_own {
+        notes.push(
+            "The pictures of the images and the names of the classes are left out: the data set that was found is not the one that the \
+             run was measured on. Its settings or its images differ."
+                .to_owned(),
+        );
+    }
+    is_own
+}
+
 /// Returns whether the classes of a split are those that stand beside the embeddings; if not, a note says that its pictures
 /// are left out, because they would be those of other images.
 pub(super) fn is_same(split: &Split, labels: &[u32], what: &str, notes: &mut Vec<String>) -> bool {

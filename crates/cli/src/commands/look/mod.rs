@@ -9,6 +9,7 @@ use crate::arguments::LookArguments;
 use crate::failure::Failure;
 use crate::output::{note, print_line};
 use anyhow::{Context, anyhow};
+use invaspread_report::is_foreign_page;
 use invaspread_report::look::{Look, read_run, write_look};
 use invaspread_runner::record::names;
 use invaspread_runner::runs::FoundRun;
@@ -30,6 +31,13 @@ pub(crate) fn look(arguments: &LookArguments) -> Result<(), Failure> {
         // No file of a run has this name, and the list of its files leaves it out.
         None => run.layout.file(PAGE),
     };
+    if is_foreign_page(&page) {
+        return Err(Failure::Usage(anyhow!(
+            "failed to write {}: there is something of that name which this command did not write; move it away, or name another folder \
+             with --out",
+            page.display()
+        )));
+    }
     let mut notes = Vec::new();
     let root = root_of(&run);
     let finished = match read_run(root, &run.layout) {

@@ -1,6 +1,6 @@
 //! What a run's saved embeddings say of its test images: predictions, maps, and nearest neighbors.
 
-use super::images::{config, is_same, open, picture};
+use super::images::{config, is_own, is_same, open, picture};
 use super::{named_file, said};
 use crate::failure::Failure;
 use crate::output::note;
@@ -51,7 +51,7 @@ pub(super) fn of(
     let config = config(run, overrides)?;
     let Some(test) = read(run, false, notes) else { return Ok(None) };
     let dataset = match &config {
-        Some(config) => open(config, notes)?,
+        Some(config) => open(config, notes)?.filter(|_| is_own(run, config, notes)),
         None => {
             notes.push(
                 "The pictures of the images are missing: the run has no config, which names its data set."

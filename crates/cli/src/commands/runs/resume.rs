@@ -21,6 +21,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, absolute};
 
+/// The runs of each command: the folder in which it was given, and its arguments.
+type OfCommand = BTreeMap<(String, Vec<String>), Vec<FoundRun>>;
+
 pub(super) fn resume(arguments: &RunsResumeArguments) -> Result<(), Failure> {
     let root = absolute(&arguments.runs).context("failed to find the current folder")?;
     let unfinished: Vec<FoundRun> =
@@ -29,82 +32,80 @@ pub(super) fn resume(arguments: &RunsResumeArguments) -> Result<(), Failure> {
         print_line!("nothing to resume: no run of {} is stopped, killed, failed or queued", root.display());
         return Ok(());
     }
-    // The runs of one command are planned together.
-    let mut of_request: BTreeMap<(String, Vec<String>), Vec<FoundRun>> = BTreeMap::new();
-    let mut left_out = 0;
-    for run in unfinished {
-        match Request::read(&run.layout) {
-            Ok(Some(request)) => {
-                of_request.entry((request.folder, request.arguments)).or_default().push(run);
-            }
-            Ok(None) => {
-                left_out += 1;
-                note!("{}: it has no request.json; give the command again that began it", run.name);
-            }
-            Err(error) => {
-                left_out += 1;
-                note!("{}: {error}", run.name);
-            }
-        }
-    }
-    let (mut finished, mut failures) = (0, Vec::new());
+    let asked = unfinished.len();
+    let (mut taken, mut finished, mut failures) = (0, 0, Vec::new());
     // One command after the other: the working directory is that of the command.
-    for ((folder, words), runs) in of_request {
+    for ((folder, words), runs) in by_command(unfinished) {
         let request = Request { arguments: words, folder };
-        let mut planned = Vec::new();
-        match plan(&request, &root) {
-            Ok(all) => {
-                for run in runs {
-                    let found =
-                        all.iter().find(|planned| planned.layout(&root).folder() == run.layout.folder());
-                    if let Some(found) = found {
-                        planned.push(found.clone());
-                    } else {
-                        left_out += 1;
-                        note!(
-                            "{}: its command (`{}` in {}) plans no run of this name: the program's defaults, a file of settings or the images \
-                             have changed since, or the run's folder was moved or renamed",
-                            run.name,
-                            request.arguments.join(" "),
-                            request.folder
-                        );
-                    }
-                }
-            }
-            Err(why) => {
-                left_out += runs.len();
-                let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
-                note!("{}: `{}` in {}: {why}", names.join(", "), request.arguments.join(" "), request.folder);
-            }
-        }
+        let (planned, count) = planned(&request, &root, &runs);
+        taken += count;
         if planned.is_empty() {
             continue;
         }
         announce(&planned, &root, &Places::default())?;
         if !arguments.dry_run {
             match work(&planned, &root, &Places::default(), &[]) {
-                Ok(records) => finished += records.len(),
+                Ok(_) => finished += count,
                 Err(Failure::Failed(error)) => failures.push(error.to_string()),
                 Err(other) => return Err(other),
             }
         }
     }
     if finished > 0 {
+        let runs = if finished == 1 { "1 run is".to_owned() } else { format!("{finished} runs are") };
         print_line!(
-            "{} finished; `invaspread runs list` shows them, `invaspread report SUITE` draws a suite's report",
-            match finished {
-                1 => "1 run is".to_owned(),
-                count => format!("{count} runs are"),
-            }
+            "{runs} finished; `invaspread runs list` shows them, `invaspread report SUITE` draws a suite's report"
         );
     }
-    if left_out > 0 {
-        failures.push(format!("{left_out} of the unfinished runs cannot be resumed (above)"));
+    if taken < asked {
+        failures.push(format!("{} of the unfinished runs cannot be resumed (above)", asked - taken));
     }
-    match failures.as_slice() {
-        [] => Ok(()),
-        all => Err(Failure::Failed(anyhow!("{}", all.join("; ")))),
+    if failures.is_empty() { Ok(()) } else { Err(Failure::Failed(anyhow!("{}", failures.join("; ")))) }
+}
+
+/// Returns the runs by the commands that asked for them. Notes which have no command that can be read.
+fn by_command(unfinished: Vec<FoundRun>) -> OfCommand {
+    let mut all = OfCommand::new();
+    for run in unfinished {
+        match Request::read(&run.layout) {
+            Ok(Some(request)) => all.entry((request.folder, request.arguments)).or_default().push(run),
+            Ok(None) => {
+                note!("{}: it has no request.json; give the command again that began it", run.name);
+            }
+            Err(error) => note!("{}: {error}", run.name),
+        }
     }
+    all
+}
+
+/// Returns what `request` plans of `runs`, and how many of them that are; a run may be planned for several rows of a
+/// suite. Notes which it does not plan.
+fn planned(request: &Request, root: &Path, runs: &[FoundRun]) -> (Vec<Planned>, usize) {
+    let command = format!("`{}` in {}", request.arguments.join(" "), request.folder);
+    let all = match plan(request, root) {
+        Ok(all) => all,
+        Err(why) => {
+            let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+            note!("{}: {command}: {why}", names.join(", "));
+            return (Vec::new(), 0);
+        }
+    };
+    let (mut planned, mut count) = (Vec::new(), 0);
+    for run in runs {
+        let before = planned.len();
+        let is_it = |one: &&Planned| one.layout(root).folder() == run.layout.folder();
+        planned.extend(all.iter().filter(is_it).cloned());
+        if planned.len() > before {
+            count += 1;
+        } else {
+            note!(
+                "{}: its command ({command}) plans no run of this name: the program's defaults, a file of settings or the images \
+                 have changed since, or the run's folder was moved or renamed",
+                run.name
+            );
+        }
+    }
+    (planned, count)
 }
 
 /// Returns whether a run waits for somebody to go on with it.
