@@ -53,9 +53,14 @@ fn a_report_of_committed_records_is_one_page() {
         assert!(html.contains(said), "{said}");
     }
     // The same records give the same bytes, and a report without --html renews a page that is there.
-    fs::write(&page, "an older page").unwrap();
+    fs::write(&page, html.replace("InvaSpread", "an older row")).unwrap();
     done(at, &report);
     assert!(fs::read_to_string(&page).unwrap() == html);
+    // A file of somebody else stays.
+    fs::write(&page, "my own").unwrap();
+    done(at, &report);
+    refused(at, &[&report[..], &["--html"]].concat(), 2, &["report.html", "did not write"]);
+    assert_eq!(fs::read_to_string(&page).unwrap(), "my own");
 }
 
 #[test]
@@ -151,6 +156,14 @@ fn a_run_has_a_page_with_a_map_and_neighbors() {
     done(at, &["look", run.to_str().unwrap(), "--out", "pages"]);
     assert!(fs::read(at.join("pages/look.html")).unwrap() == fs::read(&page).unwrap());
     assert!(done(at, &["runs", "list"]).contains("1 finished"));
+    // Other images are not shown as those of the run, although their classes are the same.
+    done(at, &["look", id, "--out", "pages", "data.seed=9"]);
+    let other = assert_alone(&at.join("pages/look.html"));
+    assert!(other.contains("is not the one that the run was measured on"), "{other}");
+    assert!(!other.contains("data:image/jpeg;base64,") && html.contains("data:image/jpeg;base64,"));
+    fs::create_dir(at.join("mine")).unwrap();
+    fs::write(at.join("mine/look.html"), "my own").unwrap();
+    refused(at, &["look", id, "--out", "mine"], 2, &["look.html", "did not write"]);
 }
 
 #[test]
