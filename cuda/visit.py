@@ -406,8 +406,9 @@ def take(a):
             fail("bring the damaged pieces again")
 
 
-# Files of a run that come back: everything but what is derived from the state.
-LEFT_OUT = ("last.safetensors", "best.safetensors", "run.lock")
+# Files of a run that come back: everything but what is derived from the state, and but the claims of the machine that is left behind.
+LEFT_OUT = ("last.safetensors", "best.safetensors")
+CLAIMS = "lease-"
 
 
 def train(a):
@@ -442,7 +443,8 @@ def train(a):
         left_out = LEFT_OUT + (("last.state.safetensors", "train.safetensors") if done else ())
         with tarfile.open(packed, "w") as tar:
             for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out):
-                tar.add(path, path.relative_to(runs))
+                if not path.relative_to(folder).parts[0].startswith(CLAIMS):
+                    tar.add(path, path.relative_to(runs))
             if done and half.is_file():
                 tar.add(half, (folder / "checkpoints" / half.name).relative_to(runs))
         results.summary["run"] = dict(folder=str(folder.relative_to(runs)), finished=done, pieces=cut(packed, results.out, RETURNED))

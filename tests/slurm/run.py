@@ -267,7 +267,7 @@ def no_progress(test):
     run = [*SINGLE, "optim.epochs=4000", "seed=14"]
     holder = test.beside([*run, f"--runs={test.runs}"])
     try:
-        wait("the holder trains", lambda: list(test.runs.glob("train/*-s14/run.lock")), 30)
+        wait("the holder trains", lambda: list(test.runs.glob("train/*-s14/lease-*")), 30)
         launch = test.submit(*run, *ON_SLURM)
         wait("the task waits", lambda: "waiting for a run of another process" in test.log(launch), 40)
         test.cluster.call("scancel", "--signal=USR1", "--batch", f"{launch['array']}_0")
