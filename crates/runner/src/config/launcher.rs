@@ -161,7 +161,7 @@ const MOST_SIGNAL_SECONDS: u64 = 65_535;
 const UNLIMITED: u64 = u64::MAX;
 
 /// A value that was refused: its key, what was found and what was expected.
-type Refused = (&'static str, String, String);
+pub(super) type Refused = (&'static str, String, String);
 
 impl SlurmSection {
     /// Returns this section with every optional value set.

@@ -30,6 +30,7 @@ mod one_line;
 mod overrides;
 mod plan;
 mod resolve;
+mod runs_section;
 mod schema;
 mod scoped;
 mod sections;
@@ -54,9 +55,10 @@ pub use launcher::{Launcher, LocalSection, SlurmSection};
 pub use one_line::statements;
 pub use overrides::{Override, expand};
 pub use resolve::{Origin, Resolved, resolve, resolve_over};
+pub use runs_section::RunsSection;
 pub use sections::{
     Config, EvalSection, Groups, Initial, ModelSection, OptimSection, ProfileSection, ProtocolSection,
-    RunsSection, ScheduleName,
+    ScheduleName,
 };
 pub use size::Work;
 pub use suite::{Beside, GalleryFigure, Row, Suite};

@@ -2,6 +2,7 @@
 //! `experiments/config.toml` explains each.
 
 use super::launcher::{Launcher, LocalSection, SlurmSection};
+use super::runs_section::RunsSection;
 use super::schema::OUTSIDE_IDENTITY;
 use super::{ConfigError, Override};
 use crate::engine::{KMeansStart, RetrievalRecipe, When};
@@ -314,21 +315,6 @@ pub struct ProfileSection {
     pub reduced: bool,
 }
 
-/// Where runs are kept, and how often they are saved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunsSection {
-    /// The folder.
-    pub root: PathBuf,
-    /// Seconds between checkpoints; on the CPU 0 (one after each epoch), on a GPU 60 unless set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_seconds: Option<f64>,
-    /// Seconds without a sign of life after which the process that works on a run counts as dead on other machines;
-    /// 60 unless set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease_seconds: Option<f64>,
-}
-
 impl Config {
     /// Checks the ranges of the values, and that they fit together. `origin` tells where a key's value came
     /// from.
@@ -457,18 +443,10 @@ impl Config {
                 return wrong(key, found, &format!("launcher={name} beside it, or no such argument"));
             }
         }
-        if let Err((key, found, expected)) = self.local.check().and_then(|()| self.slurm.check()) {
+        if let Err((key, found, expected)) =
+            self.local.check().and_then(|()| self.slurm.check()).and_then(|()| self.runs.check())
+        {
             return wrong(key, found, &expected);
-        }
-        if let Some(seconds) = self.runs.checkpoint_seconds
-            && !(seconds.is_finite() && seconds >= 0.0)
-        {
-            return wrong("runs.checkpoint_seconds", seconds.to_string(), "a number of at least 0");
-        }
-        if let Some(seconds) = self.runs.lease_seconds
-            && !(1.0..=86_400.0).contains(&seconds)
-        {
-            return wrong("runs.lease_seconds", seconds.to_string(), "a number from 1 to 86400");
         }
         if self.optim.trust_coefficient.is_some() && self.optim.optimizer != Some(OptimizerName::Lars) {
             let found = "a value, where optim.optimizer is sgd".to_owned();
